@@ -1,0 +1,71 @@
+"""How a capturing process wakes the sender: a byte into a pipe, rarely.
+
+Guarantees: `ring()` never waits, never raises, and may be called from a signal handler, a
+forked child, any thread or greenlet.  `wait()` is for the sender's native thread only.
+
+The sender is woken when a quarter of a ring has filled, not per event; otherwise it wakes
+by itself once per flush interval.  A pool child inherits the pipe.  The child of
+``worker -B`` closes every descriptor it inherited, and the number may since belong to a
+broker's socket, so the pipe is recognised by its inode before a byte goes in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+try:
+    # eventlet replaces read and write in `os`, not here: these never touch a hub.
+    import posix as _system
+except ImportError:
+    import os as _system  # type: ignore[no-redef]
+
+_IDLE_READ: Final = 4096
+
+
+class Bell:
+    """A pipe between whoever captures and the one sender that reads."""
+
+    def __init__(self) -> None:
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
+        os.set_blocking(self._write_end, False)
+        self._identity = self._identify()
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            facts = _system.fstat(self._write_end)
+        except OSError:
+            return None
+        return facts.st_dev, facts.st_ino
+
+    def ring(self) -> None:
+        """Wake the sender, now or at its next wait."""
+        if self._identify() == self._identity:
+            try:
+                _system.write(self._write_end, b"\0")
+            except OSError:
+                pass  # full: it is awake already; broken: it is gone
+
+    def waiter(self, select: Any) -> Callable[[float], None]:
+        """A function for the sender: wait up to so many seconds, or until rung.
+
+        `select` is the sender's own unpatched module of that name.
+        """
+        poll = select.poll()
+        poll.register(self._read_end, select.POLLIN)
+
+        def wait(seconds: float) -> None:
+            if poll.poll(max(0.0, seconds) * 1000):
+                try:
+                    _system.read(self._read_end, _IDLE_READ)
+                except OSError:
+                    pass
+
+        return wait
+
+    def close(self) -> None:
+        """Close both ends."""
+        os.close(self._read_end)
+        os.close(self._write_end)

@@ -1,0 +1,105 @@
+"""The worker itself as events: online, busy or idle every two seconds, offline.
+
+The sender's thread asks for a heartbeat at every turn.  It runs there and not on a timer of
+Celery's because that one stands still while the worker waits for a lost broker, or while a
+`solo` worker runs a task.  So this only reads: a few lengths and numbers of Celery's state.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from celery import __version__ as celery_version
+from celery.worker import state as worker_state
+
+from sluice._version import __version__
+from sluice.events import ID_LIMIT, QUEUE_LIMIT, Scalar, Worker, WorkerState, cut
+from sluice.recorder import Recorder
+
+#: Seconds.  A receiver takes a worker for offline after three of these.
+INTERVAL: Final = 2.0
+#: Names that are sent of a worker's queues.
+_MOST_QUEUES: Final = 100
+
+
+class Heartbeat:
+    """Reports one worker, a `celery.apps.worker.Worker`, running a pool of this kind."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        worker: Any,
+        pool: str,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._recorder = recorder
+        self._worker = worker
+        self._pool = pool
+        self._clock = clock
+        self._monotonic = monotonic
+        self._due = float("inf")
+        self._over = False
+        self._pid = os.getpid()
+
+    def online(self) -> None:
+        """The worker has started; heartbeats follow."""
+        self._report("online", "worker-online")
+        self._due = self._monotonic() + INTERVAL
+
+    def beat(self) -> None:
+        """Report the worker if two seconds have passed.  For the sender's thread."""
+        now = self._monotonic()
+        if now >= self._due and not self._over:
+            self._due = max(self._due + INTERVAL, now)
+            active = len(worker_state.active_requests)
+            self._report("busy" if active else "idle", "worker-heartbeat")
+
+    def offline(self) -> None:
+        """The worker has stopped.  Said once."""
+        if not self._over:
+            self._over = True
+            self._report("offline", "worker-offline")
+
+    def _report(self, state: WorkerState, celery_event: str) -> None:
+        try:
+            self._recorder.worker(self._clock(), self._snapshot(state, celery_event))
+        except Exception as error:  # noqa: BLE001  rule 1
+            self._recorder.notices.fault(f"capture of {celery_event}", error)
+
+    def _snapshot(self, state: WorkerState, celery_event: str) -> Worker:
+        worker = self._worker
+        node = str(worker.hostname)
+        metadata: dict[str, Scalar | list[float]] = {
+            "pool": self._pool,
+            "software": "celery",
+            "version": celery_version,
+            "sdkVersion": __version__,
+            "processed": worker_state.all_total_count[0],
+            "loadAverage": [round(load, 2) for load in os.getloadavg()],
+        }
+        return Worker(
+            external_id=cut(node, ID_LIMIT),
+            hostname=node.partition("@")[2] or node,
+            pid=self._pid,
+            state=state,
+            concurrency=self._concurrency(),
+            active_jobs=len(worker_state.active_requests),
+            queues=[
+                cut(str(name), QUEUE_LIMIT)
+                for name in list(worker.app.amqp.queues.consume_from)[:_MOST_QUEUES]
+            ],
+            metadata=metadata,
+            extensions={"celeryEvent": celery_event},
+        )
+
+    def _concurrency(self) -> int | None:
+        """The pool's size now (autoscale changes it), or the one it was started with."""
+        size = getattr(getattr(self._worker, "pool", None), "num_processes", None)
+        if not isinstance(size, int):
+            size = self._worker.concurrency
+        return size if isinstance(size, int) else None

@@ -1,0 +1,308 @@
+"""The life of a task as the worker's MAIN process sees it: Celery's `Task.Request` hook.
+
+In every pool Celery calls the methods of a `Request` in MAIN when a task is accepted, done,
+retried, revoked or rejected, and `send_event` is the one that all of these go through,
+whether or not the worker sends events to the broker (read and run: celery/worker/request.py,
+5.3 to 5.7).  `create_request_cls` puts a subclass of its own in front, so other methods,
+`on_success` above all, cannot be relied on.
+
+One `Request` is one delivery of a message, which makes it the right place to remember that
+it has ended: Celery reports a hard time limit twice, and a killed greenlet "succeeds"
+before or after it is revoked.  A task that is delivered again is a new `Request`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from billiard.einfo import ExceptionWithTraceback
+from celery.exceptions import Ignore, Retry
+from celery.utils.imports import symbol_by_name
+from celery.worker import state as worker_state
+
+from sluice import scrub
+from sluice.events import (
+    EXTENSION_LIMIT,
+    FINAL_STATES,
+    ID_LIMIT,
+    NAME_LIMIT,
+    QUEUE_LIMIT,
+    STATE_OF,
+    Job,
+    JobState,
+    Scalar,
+    cut,
+    moment,
+)
+from sluice.recorder import Recorder
+
+if TYPE_CHECKING:
+    from celery.app.task import Task
+
+#: Fields of Celery's events that are read below; what else comes is a future Celery's.
+_KNOWN_FIELDS: Final = frozenset(
+    "uuid result exception traceback runtime terminated signum expired requeue".split()
+)
+_FLAGS: Final = ("terminated", "signum", "expired", "requeue")
+
+
+class Delivery(Protocol):
+    """What is used of a `celery.worker.request.Request`, and what we keep on it."""
+
+    id: str
+    name: str
+    hostname: str
+    time_start: float | None
+    worker_pid: int | None
+    task: Any
+    request_dict: dict[str, Any]
+    delivery_info: dict[str, Any]
+    eta: Any
+    root_id: str | None
+    parent_id: str | None
+
+    sluice_state: JobState | None
+    sluice_last: float
+    sluice_failure: Any
+    sluice_time_limit: float | None
+    sluice_next_received: float | None
+
+
+class RequestHook:
+    """Comes before Celery's (or the user's) `Request` in the classes that `hooked` makes."""
+
+    sluice_observer: TaskObserver
+    #: The last state that was reported, and its time.
+    sluice_state: JobState | None = None
+    sluice_last = 0.0
+    #: The `ExceptionInfo` while, and after, a failure is handled.
+    sluice_failure: Any = None
+    #: The hard time limit that it ran into, in seconds.
+    sluice_time_limit: float | None = None
+    #: When the next attempt of this task arrived here, if it was quicker than our `retried`.
+    sluice_next_received: float | None = None
+
+    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002  Celery's name
+        """Report it, then let Celery do what it would have done."""
+        self.sluice_observer.observe(self, type, fields)  # type: ignore[arg-type]
+        super().send_event(type, **fields)  # type: ignore[misc]
+
+    def on_timeout(self, soft: bool, timeout: float) -> Any:
+        """Remember a hard limit: with gevent the event has lost the exception's name."""
+        if not soft:
+            self.sluice_time_limit = timeout
+        return super().on_timeout(soft, timeout)  # type: ignore[misc]
+
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+        """Remember the real exception: the event only has its text."""
+        self.sluice_failure = exc_info
+        result = super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
+        self.sluice_observer.after_failure(self)  # type: ignore[arg-type]
+        return result
+
+
+def hooked(base: type, observer: TaskObserver) -> type:
+    """`base`, a `Request` class, with the hook in front.  The same class for the same base."""
+    made = observer.hooked_classes.get(base)
+    if made is None:
+        made = type(base.__name__, (RequestHook, base), {"sluice_observer": observer})
+        observer.hooked_classes[base] = made
+    return made
+
+
+class TaskObserver:
+    """Turns the callbacks of requests into job events."""
+
+    def __init__(
+        self, recorder: Recorder, *, tracebacks: bool, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._recorder = recorder
+        self._tracebacks = tracebacks
+        self._clock = clock
+        #: Prefork: a request's `worker_pid` is a process; elsewhere it names a greenlet.
+        self.pool_has_processes = False
+        self.hooked_classes: dict[type, type] = {}
+
+    def now(self) -> float:
+        """Unix time in seconds."""
+        return self._clock()
+
+    def hook_tasks(self, tasks: dict[str, Task]) -> bool:
+        """See that each task makes hooked requests.  True if any did not."""
+        changed = False
+        for task in list(tasks.values()):
+            base = symbol_by_name(task.Request)
+            if not issubclass(base, RequestHook) or base.sluice_observer is not self:
+                task.Request = hooked(base, self)
+                changed = True
+        return changed
+
+    def received(self, request: Delivery) -> None:
+        """A message arrived and became a request."""
+        try:
+            now = self._clock()
+            earlier = worker_state.requests.get(request.id)
+            if earlier is not None and earlier is not request:
+                # Celery publishes a retry before it reports it: take this as the latest
+                # moment at which the earlier attempt can have ended.
+                earlier.sluice_next_received = now
+            eta = request.eta
+            later = eta is not None and eta.timestamp() > now
+            self._report(
+                request,
+                now,
+                "task-received",
+                "scheduled" if later else "queued",
+                scheduled_for=eta if later else None,
+            )
+        except Exception as error:  # noqa: BLE001  rule 1
+            self._recorder.notices.fault("capture of task-received", error)
+
+    def observe(self, request: Delivery, celery_event: str, fields: dict[str, Any]) -> None:
+        """Celery called `send_event`."""
+        try:
+            self._observe(request, celery_event, fields)
+        except Exception as error:  # noqa: BLE001  rule 1
+            self._recorder.notices.fault(f"capture of {celery_event}", error)
+
+    def after_failure(self, request: Delivery) -> None:
+        """`Ignore` ends a task without any event of Celery's; we report it."""
+        if isinstance(_exception(request), Ignore):
+            self.observe(request, "task-ignored", {})
+
+    def _observe(self, request: Delivery, celery_event: str, fields: dict[str, Any]) -> None:
+        state = STATE_OF.get(celery_event) or request.sluice_state or "unknown"
+        if state in FINAL_STATES and request.sluice_state in FINAL_STATES:
+            return  # an attempt ends once
+        runtime = fields.get("runtime")
+        if celery_event == "task-started":
+            at = request.time_start or self._clock()
+        elif celery_event == "task-succeeded":
+            if runtime is None and request.sluice_failure is None:
+                return  # a killed greenlet: `task-revoked` says so before or after
+            at = self._end_time(request, runtime)
+        elif celery_event == "task-retried":
+            at = min(self._clock(), request.sluice_next_received or float("inf"))
+        else:
+            at = self._clock()
+        if celery_event == "task-rejected" and fields.get("requeue"):
+            state = "retrying"
+        arguments = None
+        error = stacktrace = None
+        extensions: dict[str, Scalar] = {"celeryEvent": celery_event}
+        if state in ("failed", "retrying"):
+            arguments = _arguments(request)
+            error, stacktrace, extensions["exceptionClass"] = self._fault(
+                request, fields, arguments
+            )
+        if runtime is not None:
+            extensions["runtime"] = runtime
+        for flag in _FLAGS:
+            if fields.get(flag) is not None:
+                value = fields[flag]
+                extensions[flag] = value if isinstance(value, (bool, int)) else str(value)
+        if not _KNOWN_FIELDS.issuperset(fields):
+            extensions |= scrub.unknown_fields(
+                fields, _KNOWN_FIELDS, arguments or _arguments(request)
+            )
+        self._report(
+            request, at, celery_event, state, error=error, stacktrace=stacktrace, more=extensions
+        )
+
+    def _end_time(self, request: Delivery, runtime: object) -> float:
+        """When the task ended, by its own clocks: results can wait while a broker is down."""
+        if request.time_start is None or not isinstance(runtime, (int, float)):
+            return self._clock()
+        return min(self._clock(), request.time_start + runtime)
+
+    def _fault(
+        self, request: Delivery, fields: dict[str, Any], arguments: scrub.Arguments
+    ) -> tuple[str | None, str | None, str | None]:
+        """(message, traceback, class name) of what went wrong, fit to be sent."""
+        text: str | None = fields.get("exception")
+        trace = fields.get("traceback")
+        name = text.partition("(")[0] if text else None
+        exception = _exception(request)
+        if exception is not None:
+            trace = trace or getattr(request.sluice_failure, "traceback", None)
+            if isinstance(exception, Retry) and isinstance(exception.exc, BaseException):
+                exception = exception.exc
+            name = type(exception).__name__
+            try:
+                text = str(exception) or name
+            except Exception:  # noqa: BLE001  a __str__ of the user's
+                text = name
+        elif request.sluice_time_limit is not None:
+            name = "TimeLimitExceeded"
+            text = f"{name}({request.sluice_time_limit},)"
+        error = scrub.error_text(text, arguments) if text else None
+        if not self._tracebacks or not isinstance(trace, str):
+            return error, None, name
+        return error, scrub.stacktrace(trace, arguments), name
+
+    def _report(
+        self,
+        request: Delivery,
+        at: float,
+        celery_event: str,
+        state: JobState,
+        *,
+        error: str | None = None,
+        stacktrace: str | None = None,
+        scheduled_for: Any = None,
+        more: dict[str, Scalar] | None = None,
+    ) -> None:
+        at = max(at, request.sluice_last)
+        where = request.delivery_info
+        routing_key = where.get("routing_key")
+        extensions: dict[str, Scalar] = more if more is not None else {"celeryEvent": celery_event}
+        if where.get("exchange"):
+            extensions["exchange"] = cut(str(where["exchange"]), EXTENSION_LIMIT)
+        if where.get("redelivered"):
+            extensions["redelivered"] = True
+        started = request.time_start
+        if started is not None:
+            extensions["pid"] = request.worker_pid if self.pool_has_processes else os.getpid()
+        max_retries = request.task.max_retries
+        self._recorder.job(
+            at,
+            Job(
+                external_id=cut(request.id, ID_LIMIT),
+                name=cut(request.name, NAME_LIMIT),
+                state=state,
+                queue=cut(str(routing_key), QUEUE_LIMIT) if routing_key else None,
+                previous_state=request.sluice_state,
+                worker_id=cut(request.hostname, ID_LIMIT),
+                attempt=(request.request_dict.get("retries") or 0) + 1,
+                max_retries=max_retries if isinstance(max_retries, int) else None,
+                error=error,
+                stacktrace=stacktrace,
+                started_at=moment(started) if started is not None else None,
+                completed_at=moment(at) if state in FINAL_STATES - {"retrying"} else None,
+                scheduled_for=scheduled_for,
+                parent_id=request.parent_id,
+                root_id=request.root_id,
+                extensions=extensions,
+            ),
+        )
+        request.sluice_state = state
+        request.sluice_last = at
+
+
+def _exception(request: Delivery) -> BaseException | None:
+    exception = getattr(request.sluice_failure, "exception", None)
+    if isinstance(exception, ExceptionWithTraceback):
+        exception = exception.exc
+    return exception if isinstance(exception, BaseException) else None
+
+
+def _arguments(request: Delivery) -> scrub.Arguments:
+    """What must not be in a text about this request."""
+    message = request.request_dict
+    return scrub.Arguments(
+        message.get("args"), message.get("kwargs"), message.get("argsrepr"),
+        message.get("kwargsrepr"),
+    )

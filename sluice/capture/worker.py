@@ -1,0 +1,251 @@
+"""A worker's MAIN process: where the capture is put into Celery, and taken out again.
+
+Two bootsteps, both documented ways to extend a worker:
+
+* a step of the worker starts the sender after the pool's first children were forked (a
+  child is best forked while there is no second thread) and says `online`;
+* a step of the consumer hooks the tasks' `Request` classes, after `Tasks` and before the
+  first message.  It starts again, on the same instance, after every loss of the broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from celery import bootsteps, signals
+
+from sluice.capture.heartbeat import Heartbeat
+from sluice.capture.request import TaskObserver
+from sluice.events import ID_LIMIT, NAME_LIMIT, QUEUE_LIMIT, STATE_OF, Job, cut, moment
+from sluice.recorder import Recorder
+
+#: How often a worker logs what Sluice has to say, in seconds.
+_SPEAK_EVERY: Final = 5.0
+_POOL_NAMES: Final = {"thread": "threads"}
+
+
+class Process(Protocol):
+    """What a worker's capture needs of the process it is in; the client has it."""
+
+    def begin_worker(self, *, forks: bool) -> None:
+        """This is a worker's MAIN.  `forks`: its pool's children are forked from here."""
+
+    def start_sender(self) -> None:
+        """Begin to send, from the thread that asks; imports what it needs."""
+
+    def at_every_turn(self, chore: Callable[[], None]) -> None:
+        """Call this on the sender's thread, at least once per flush interval."""
+
+    def flush_at_end(self) -> None:
+        """The worker is done: deliver what there is, within the time for ending."""
+
+
+class WorkerCapture:
+    """Waits for a worker to be made in this process, and captures it."""
+
+    def __init__(self, recorder: Recorder, observer: TaskObserver, process: Process) -> None:
+        self.recorder: Final = recorder
+        self.observer: Final = observer
+        self.process: Final = process
+        self.heartbeat: Heartbeat | None = None
+
+    def connect(self) -> None:
+        """Listen from now on; a second time changes nothing."""
+        for signal, receiver in (
+            (signals.worker_init, self._on_worker_init),
+            (signals.task_received, self._on_received),
+            (signals.task_unknown, self._on_unknown),
+            (signals.task_rejected, self._on_rejected),
+        ):
+            signal.connect(receiver, weak=False, dispatch_uid=f"sluice.{signal.name}")
+
+    def _on_worker_init(self, sender: Any = None, **_: object) -> None:
+        # `sender` is the worker, before its blueprints are made: the steps are just in time.
+        sender.app.steps["worker"].add(_worker_step(self))
+        sender.app.steps["consumer"].add(_consumer_step(self))
+
+    def _on_received(self, request: Any = None, **_: object) -> None:
+        self.observer.received(request)
+
+    def _on_unknown(
+        self, sender: Any = None, message: Any = None, name: Any = None, id: Any = None, **_: object  # noqa: A002
+    ) -> None:
+        """A task that this worker does not know: Celery has thrown its message away."""
+        self._report_message(
+            "task-unknown", sender, message, str(id), str(name), f"NotRegistered: {name}"
+        )
+
+    def _on_rejected(
+        self, sender: Any = None, message: Any = None, exc: Any = None, **_: object
+    ) -> None:
+        """A message that is no task, or an invalid one: Celery has rejected it."""
+        headers = message.headers if isinstance(message.headers, dict) else {}
+        properties = message.properties or {}
+        task_id = headers.get("id") or properties.get("correlation_id")
+        if not task_id:
+            # Nothing to tell its life by.  The delivery tag is all that names it.
+            task_id = f"unidentified-{message.delivery_tag}"
+        # The exception's text may quote the message, which may quote arguments.
+        error = f"{type(exc).__name__}: the message was not a valid task" if exc else None
+        self._report_message(
+            "task-rejected", sender, message, str(task_id), headers.get("task"), error
+        )
+
+    def _report_message(
+        self,
+        celery_event: str,
+        consumer: Any,
+        message: Any,
+        task_id: str,
+        name: str | None,
+        error: str | None,
+    ) -> None:
+        try:
+            headers = message.headers if isinstance(message.headers, dict) else {}
+            where = message.delivery_info or {}
+            now = self.observer.now()
+            self.recorder.job(
+                now,
+                Job(
+                    external_id=cut(task_id, ID_LIMIT),
+                    name=cut(str(name or "unknown"), NAME_LIMIT),
+                    state=STATE_OF[celery_event],
+                    queue=cut(str(where.get("routing_key") or ""), QUEUE_LIMIT) or None,
+                    previous_state="queued",
+                    worker_id=cut(str(consumer.hostname), ID_LIMIT),
+                    attempt=(headers.get("retries") or 0) + 1,
+                    error=error,
+                    completed_at=moment(now),
+                    parent_id=headers.get("parent_id"),
+                    root_id=headers.get("root_id"),
+                    extensions={"celeryEvent": celery_event},
+                ),
+            )
+        except Exception as fault:  # noqa: BLE001  rule 1
+            self.recorder.notices.fault(f"capture of {celery_event}", fault)
+
+    # Called by the steps.
+
+    def worker_made(self, worker: Any) -> None:
+        """The worker knows its pool and has not started it."""
+        module = _pool_module(worker.pool_cls)
+        self.observer.pool_has_processes = module == "prefork"
+        self.heartbeat = Heartbeat(
+            self.recorder, worker, _POOL_NAMES.get(module, module)
+        )
+        self.process.begin_worker(forks=module == "prefork")
+        self.process.at_every_turn(self.heartbeat.beat)
+
+    def worker_started(self) -> None:
+        """The pool runs."""
+        self.process.start_sender()
+        if self.heartbeat is not None:
+            self.heartbeat.online()
+
+    def consumer_started(self, consumer: Any) -> None:
+        """The tasks' strategies exist, and no message has come yet."""
+        changed = self.observer.hook_tasks(consumer.app.tasks)
+        dispatcher = consumer.event_dispatcher
+        if dispatcher is None or not dispatcher.enabled:
+            # Celery asks "is there an enabled dispatcher?" before it reports a success.
+            consumer.event_dispatcher = SilentDispatcher()
+            changed = True
+        if changed:
+            consumer.update_strategies()
+
+    def consumer_ended(self) -> None:
+        """The worker has stopped, its pool too: nothing more will come."""
+        if self.heartbeat is not None:
+            self.heartbeat.offline()
+        self.process.flush_at_end()
+
+
+def _pool_module(pool: Any) -> str:
+    """The last part of the name of Celery's module that the pool, or a base of it, is from."""
+    for base in getattr(pool, "__mro__", ()):
+        package, _, module = base.__module__.rpartition(".")
+        if package == "celery.concurrency":
+            return str(module)
+    return getattr(pool, "__name__", str(pool))
+
+
+class SilentDispatcher:
+    """An event dispatcher for a worker that sends no events to the broker: it sends none.
+
+    For Celery it is there and enabled.  Only what Celery itself calls is here.
+    """
+
+    enabled = True
+    connection = None
+
+    def __init__(self) -> None:
+        self.groups: set[str] = set()
+        self.on_enabled: set[Callable[[], None]] = set()
+        self.on_disabled: set[Callable[[], None]] = set()
+
+    def send(self, *_: object, **__: object) -> None:
+        """Send nothing."""
+
+    publish = extend_buffer = send
+
+    def flush(self, *_: object, **__: object) -> None:
+        """There is nothing to flush."""
+
+    enable = disable = close = flush
+
+
+def _guarded(capture: WorkerCapture, place: str, call: Callable[[], None]) -> None:
+    """A fault of ours must not stop a worker from starting or stopping."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001  rule 1
+        capture.recorder.notices.fault(place, error)
+        capture.recorder.notices.log()
+
+
+def _worker_step(capture: WorkerCapture) -> type[bootsteps.StartStopStep]:
+    class SluiceWorkerStep(bootsteps.StartStopStep):  # type: ignore[misc]
+        requires = ("celery.worker.components:Pool",)
+
+        def __init__(self, worker: Any, **kwargs: Any) -> None:
+            super().__init__(worker, **kwargs)
+            _guarded(capture, "the start of the worker", lambda: capture.worker_made(worker))
+
+        def start(self, parent: Any) -> None:
+            _guarded(capture, "the start of the worker", capture.worker_started)
+
+    return SluiceWorkerStep
+
+
+def _consumer_step(capture: WorkerCapture) -> type[bootsteps.StartStopStep]:
+    class SluiceConsumerStep(bootsteps.StartStopStep):  # type: ignore[misc]
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+
+        def __init__(self, consumer: Any, **kwargs: Any) -> None:
+            super().__init__(consumer, **kwargs)
+            self._speaking: Any = None
+
+        def start(self, parent: Any) -> None:
+            _guarded(
+                capture, "the start of the consumer", lambda: capture.consumer_started(parent)
+            )
+            self._stop_speaking(parent)
+            self._speaking = parent.timer.call_repeatedly(
+                _SPEAK_EVERY, capture.recorder.notices.log
+            )
+
+        def stop(self, parent: Any) -> None:
+            self._stop_speaking(parent)
+
+        def shutdown(self, parent: Any) -> None:
+            self._stop_speaking(parent)
+            _guarded(capture, "the end of the consumer", capture.consumer_ended)
+            capture.recorder.notices.log()
+
+        def _stop_speaking(self, parent: Any) -> None:
+            timer, self._speaking = self._speaking, None
+            if timer is not None:
+                parent.timer.cancel(timer)
+
+    return SluiceConsumerStep

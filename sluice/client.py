@@ -1,0 +1,334 @@
+"""The only place that wires the parts, and that knows which process this is.
+
+Guarantees
+----------
+* A process that captures nothing has no ring, no thread and no descriptor of ours.
+* A prefork child has a ring that MAIN made for it before the fork, and nothing else: no
+  thread, no socket.  Any other forked process begins anew when it first captures.
+* Ending takes at most `shutdown_timeout` from the first time the process is known to end.
+
+What the fork hooks rely on (tests: ``tests/test_fork.py``): `os.fork` calls the `before`
+and `after_in_child` hooks on the forking thread, so a ring made in `before` is found by
+its thread's number in the child; `multiprocessing`, billiard and gevent all fork through
+`os.fork`; and a mapping is shared with the child.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from threading import get_ident
+from typing import Final, cast
+
+from sluice import detect, native
+from sluice.bell import Bell
+from sluice.capture.producer import ProducerCapture
+from sluice.capture.request import TaskObserver
+from sluice.capture.worker import WorkerCapture
+from sluice.config import Settings
+from sluice.delivery import Delivery
+from sluice.notices import Notices
+from sluice.recorder import Recorder
+from sluice.relay import Relay
+from sluice.ring import Ring
+from sluice.spool import Spool, default_folder
+from sluice.stats import Stats
+from sluice.transports.base import Transport
+from sluice.transports.thread import PlainThread, look_until
+
+#: Bytes of a prefork child's ring.  It only holds `sent` events.
+CHILD_RING: Final = 512 * 1024
+#: Seconds that a fork waits for imports on the sender's thread to be over, and that an
+#: event waits while another thread makes this process's ring.
+_LONGEST_IMPORT: Final = 5.0
+_LONGEST_OPENING: Final = 0.1
+
+
+class Client:
+    """Sluice in this process and, after a fork, in its children."""
+
+    def __init__(self, settings: Settings, notices: Notices) -> None:
+        self.settings: Final = settings
+        self.notices: Final = notices
+        self.recorder: Final = Recorder(
+            settings.connection_id, settings.environment, self.notices, self._open
+        )
+        folder = Path(settings.spool_dir) if settings.spool_dir else default_folder()
+        self._spool: Final = Spool(folder, settings.connection_id, self._no_folder)
+        self._concurrency = detect.detect()
+        self._native: native.Native | None = None
+        self._chores: list[Callable[[], None]] = []
+        self._for_child: dict[int, Ring] = {}
+        self._begin_process()
+
+    def _begin_process(self) -> None:
+        """What is true of a process that has captured nothing yet; also after a fork."""
+        self._pid = os.getpid()
+        self.recorder.ring = self.recorder.bell = None
+        self._opening = [None]  # taken, as in the ring, by who opens
+        self._forks = False
+        self._relay: Relay | None = None
+        self._delivery: Delivery | None = None
+        self._transport: Transport | None = None
+        self._importing = False
+        self._exit_deadline = inf
+        self._last_stats = Stats()
+        self._chores.clear()
+
+    def connect(self) -> None:
+        """Connect to Celery, and be ready for forks.  Nothing is captured if this raises.
+
+        In a patched process the sender's modules are copied here, before there is an event
+        loop to hold up; an unpatched one imports them when it first sends.
+        """
+        self.recorder.closed = True
+        if self._concurrency.is_green:
+            self._native = native.load(self._concurrency)
+        if self.settings.debug:
+            evidence = self._concurrency.evidence
+            self.notices.add("detected", f"[sluice] On: {evidence}.", level=logging.INFO)
+        ProducerCapture(self.recorder).connect()
+        observer = TaskObserver(self.recorder, tracebacks=self.settings.capture_tracebacks)
+        WorkerCapture(self.recorder, observer, self).connect()
+        if self.settings.celery_events:
+            from sluice.capture import broker_events
+
+            broker_events.turn_on(lambda text: self.notices.add(text, text))
+        os.register_at_fork(
+            before=self._before_fork,
+            after_in_parent=self._after_fork_in_parent,
+            after_in_child=self._after_fork_in_child,
+        )
+        self.recorder.closed = False
+
+    def _no_folder(self, reason: str) -> None:
+        self.notices.add("no folder", f"[sluice] {reason[0].upper()}{reason[1:]}.")
+
+    # Opening: the first event of a process.
+
+    def _open(self) -> None:
+        """Make this process's ring, and unless it is a worker (which waits) its sender."""
+        if self._pid != os.getpid():
+            self._begin_process()  # a fork that no hook told us of
+        try:
+            del self._opening[0]
+        except IndexError:  # another thread, or the code that a signal interrupted, is at it
+            look_until(lambda: self.recorder.ring is not None, _LONGEST_OPENING, time.sleep)
+            return
+        try:
+            self._open_ring()
+            self.start_sender()
+        finally:
+            self._opening.append(None)
+
+    def _open_ring(self) -> None:
+        ring = self._spool.create(self.settings.buffer_bytes, writer_pid=self._pid)
+        self._relay = Relay(ring, self._spool.discard)
+        self.recorder.bell = Bell()
+        self.recorder.ring = ring
+
+    def begin_worker(self, *, forks: bool) -> None:
+        """This is a worker's MAIN: make the ring before children are forked."""
+        self._exit_deadline = inf
+        self._chores.clear()
+        if self.recorder.ring is None:
+            self._open_ring()
+        self._forks = forks
+
+    def at_every_turn(self, chore: Callable[[], None]) -> None:
+        """Have `chore` called on the sender's thread."""
+        self._chores.append(chore)
+
+    def start_sender(self) -> None:
+        """Start the sender of this process, if it has none.
+
+        Its imports happen here in a worker and in a patched process, and on its own thread
+        elsewhere: a web request does not wait for them.
+        """
+        ring, bell, relay = self.recorder.ring, self.recorder.bell, self._relay
+        if self._delivery is not None or ring is None or bell is None or relay is None:
+            return
+        now = detect.detect()
+        if now != self._concurrency:
+            self._concurrency, self._native = now, None
+        if self._native is None and (now.is_green or self._chores):
+            self._native = native.load(now)
+        self._importing = self._native is None
+        self._transport = _transport(now.library, self._native)
+        self._delivery = Delivery(
+            self.settings,
+            ring,
+            relay,
+            bell,
+            self.notices,
+            native=self._sender_modules,
+            chores=self._do_chores,
+        )
+        try:
+            self._transport.start(self._delivery.run)
+        except RuntimeError:  # the interpreter is ending: no thread can be started
+            self._importing = False
+        # The last registered runs first: before those of the libraries just imported.
+        atexit.unregister(self._at_exit)
+        atexit.register(self._at_exit)
+
+    def _sender_modules(self) -> native.Native:
+        """The sender's modules; called on its thread, which imports them if nobody has."""
+        try:
+            if self._native is None:
+                self._native = native.load(self._concurrency)
+            return self._native
+        finally:
+            self._importing = False
+
+    def _do_chores(self) -> None:
+        for chore in self._chores:
+            chore()
+
+    # Forks.
+
+    def _before_fork(self) -> None:
+        try:
+            if self._importing:
+                # A child would inherit the lock of a module that is half imported.
+                look_until(lambda: not self._importing, _LONGEST_IMPORT, time.sleep)
+            if self._forks and self._relay is not None:
+                ring = self._spool.create(CHILD_RING, writer_pid=0)
+                self._for_child[get_ident()] = ring
+                self._relay.add(ring)
+        except Exception as error:  # noqa: BLE001  the application's fork must not fail
+            self.notices.fault("a fork", error)
+
+    def _after_fork_in_parent(self) -> None:
+        self._for_child.pop(get_ident(), None)
+
+    def _after_fork_in_child(self) -> None:
+        ring, bell = self._for_child.get(get_ident()), self.recorder.bell
+        self._for_child = {}
+        self._begin_process()
+        if ring is not None:
+            ring.writer_pid = self._pid
+            self.recorder.ring, self.recorder.bell = ring, bell
+
+    # Ending.
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that was captured so far is delivered; in a prefork child, until
+        MAIN has taken it over.  False: `timeout` seconds (`shutdown_timeout`) were too few.
+        """
+        seconds = self.settings.shutdown_timeout if timeout is None else timeout
+        ring, bell = self.recorder.ring, self.recorder.bell
+        if ring is None or bell is None:
+            return True
+        bell.ring()
+        delivery, last = self._delivery, ring.next_seq
+        if self._relay is None:
+            transport = _transport(self._concurrency.library, self._native)
+            return transport.wait_until(lambda: ring.settled_seq >= last, seconds)
+        if delivery is None or self._transport is None:
+            return ring.settled_seq >= last
+        turn = delivery.turns_begun + 1
+        done = self._transport.wait_until(
+            lambda: delivery.last_full_turn >= turn or delivery.finished, seconds
+        )
+        self.notices.log()
+        return done and ring.settled_seq >= last
+
+    def flush_at_end(self) -> None:
+        """Flush within what is left of the time for ending, which begins now."""
+        self.flush(self._time_to_end())
+
+    def shutdown(self, timeout: float | None = None) -> bool:
+        """Deliver what there is, stop sending, and capture no more.
+
+        True if everything was delivered within `timeout` seconds (`shutdown_timeout`).
+        """
+        self.recorder.closed = True
+        return self._end(self.settings.shutdown_timeout if timeout is None else timeout)
+
+    def _at_exit(self) -> None:
+        try:
+            if self._pid == os.getpid():
+                self._end(self._time_to_end())
+        except Exception as error:  # noqa: BLE001  rule 1
+            self.notices.fault("the end of the process", error)
+            self.notices.log()
+
+    def _time_to_end(self) -> float:
+        now = time.monotonic()
+        self._exit_deadline = min(self._exit_deadline, now + self.settings.shutdown_timeout)
+        return max(0.0, self._exit_deadline - now)
+
+    def _end(self, seconds: float) -> bool:
+        ring, bell = self.recorder.ring, self.recorder.bell
+        delivery, transport = self._delivery, self._transport
+        if ring is None or bell is None or delivery is None or transport is None:
+            return ring is None or ring.settled_seq >= ring.next_seq
+        delivery.end_by(time.monotonic() + seconds)
+        bell.ring()
+        if not transport.wait_until(lambda: delivery.finished, seconds):
+            transport.abandon()
+        self._last_stats = self.stats()
+        self._delivery = self.recorder.ring = None
+        left = ring.next_seq - ring.settled_seq
+        if left:
+            self.notices.add(
+                "left", f"[sluice] {left} events were not delivered before the process ended."
+            )
+        else:
+            self._spool.unlink(ring)
+        self.notices.log()
+        return not left
+
+    # What it has to say for itself.
+
+    def stats(self) -> Stats:
+        """The counters of this process and, in a worker's MAIN, of its children."""
+        ring, relay, delivery = self.recorder.ring, self._relay, self._delivery
+        if ring is None:
+            return self._last_stats
+        dropped = Counter(ring.skipped_by)
+        if relay is None:
+            return Stats(
+                captured=ring.captured,
+                pending=ring.next_seq - ring.settled_seq,
+                dropped_by=_some(dropped),
+                transport="parent",
+                faults=self.notices.faults,
+            )
+        dropped.update(relay.lost)
+        if delivery is not None:
+            dropped.update(delivery.dropped_by)
+        return Stats(
+            captured=ring.captured - relay.moved + relay.captured,
+            delivered=delivery.delivered if delivery is not None else 0,
+            pending=ring.next_seq - ring.settled_seq + relay.waiting,
+            dropped_by=_some(dropped),
+            requests=delivery.requests if delivery is not None else 0,
+            active=delivery is not None and delivery.works,
+            transport=self._transport.name if self._transport is not None else "none",
+            faults=self.notices.faults,
+        )
+
+
+def _some(counts: Counter[str]) -> dict[str, int]:
+    return {reason: count for reason, count in counts.items() if count}
+
+
+def _transport(library: detect.Library, modules: native.Native | None) -> Transport:
+    """The strategy for this concurrency."""
+    if library == "none":
+        return PlainThread()
+    try:
+        strategy = importlib.import_module(f"sluice.transports.{library}")
+        return cast("Transport", strategy.STRATEGY())
+    except ImportError:
+        # It has patched this process and cannot be imported: a native thread needs neither.
+        return PlainThread(modules.threading.Thread) if modules else PlainThread()

@@ -1,0 +1,176 @@
+"""A sender with its HTTP session: made, run and ended on the sender's own thread.
+
+Also the sender's voice: which trouble is worth a line of log, and when it is over.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from math import inf
+from typing import Final
+
+from sluice.bell import Bell
+from sluice.config import Settings, message
+from sluice.http import Deliverer, Outcome, Verdict
+from sluice.native import Native
+from sluice.notices import Notices
+from sluice.relay import Relay
+from sluice.ring import Ring
+from sluice.sender import Sender
+
+_TROUBLE: Final = {
+    Verdict.UNAUTHORIZED: (
+        "The API key was refused ({reason})",
+        "Monitoring is inactive, the worker is not affected; check SLUICE_API_KEY"
+        " and SLUICE_CONNECTION_ID in the dashboard",
+    ),
+    Verdict.MISDIRECTED: (
+        "The ingest API is not at {url} ({reason})",
+        "Monitoring is inactive, the worker is not affected; check SLUICE_API_URL",
+    ),
+    Verdict.LATER: (
+        "Events cannot be delivered now: {reason}",
+        "They wait and are sent as soon as it is possible again; nothing needs to be done here",
+    ),
+    Verdict.REJECTED: (
+        "The API refused an event ({reason})",
+        "It was dropped, the others go on; sluice.stats().dropped_by counts them",
+    ),
+    Verdict.TOO_LARGE: (
+        "A batch was too large for the API ({reason})",
+        "It is sent in smaller parts; an event that is too large by itself is dropped",
+    ),
+}
+
+
+class Delivery:
+    """Everything of the sender's thread.  `run()` is that thread; the rest is for others."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ring: Ring,
+        relay: Relay,
+        bell: Bell,
+        notices: Notices,
+        *,
+        native: Callable[[], Native],
+        chores: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._ring = ring
+        self._relay = relay
+        self._bell = bell
+        self._notices = notices
+        self._native = native
+        self._chores = chores
+        self._sender: Sender | None = None
+        self._deliverer: Deliverer | None = None
+        self._deadline = inf
+        self._trouble: Verdict | None = None
+        #: The thread has come to its end.
+        self.finished = False
+
+    def run(self) -> None:
+        """Send until told to end.  Never raises."""
+        try:
+            self._run()
+        except BaseException as error:  # noqa: BLE001  rule 1
+            self._notices.fault("the sender's thread", error)
+        finally:
+            self.finished = True
+
+    def _run(self) -> None:
+        native = self._native()
+        # The two need each other: delivering pauses the way the sender does.
+        deliverer = self._deliverer = Deliverer(
+            self._settings,
+            native,
+            pause=lambda seconds: sender.pause(seconds),
+            time_left=lambda: sender.time_left(),
+            on_trouble=self._on_trouble,
+        )
+        sender = self._sender = Sender(
+            self._ring,
+            deliver=self._deliver,
+            wait=self._bell.waiter(native.select),
+            clock=time.monotonic,
+            interval=self._settings.flush_interval,
+            chores=self._do_chores,
+            dropped_elsewhere=lambda: sum(self._relay.lost.values()),
+            on_error=lambda error: self._notices.fault("the sender", error),
+        )
+        if self._deadline != inf:  # told to end before it began
+            sender.end_by(self._deadline)
+        sender.run()
+        deliverer.close()
+
+    def _do_chores(self) -> None:
+        self._relay.move()
+        self._chores()
+
+    def _deliver(self, body: bytes) -> Outcome:
+        assert self._deliverer is not None  # noqa: S101  only its own sender calls this
+        outcome = self._deliverer.deliver(body)
+        if outcome.verdict is Verdict.DELIVERED and self._trouble is not None:
+            self._trouble = None
+            self._notices.add(
+                "recovered", "[sluice] Events are delivered again.", level=logging.INFO, once=False
+            )
+        return outcome
+
+    def _on_trouble(self, outcome: Outcome) -> None:
+        """One line when a trouble begins, none while it lasts."""
+        lasting = outcome.verdict not in (Verdict.REJECTED, Verdict.TOO_LARGE)
+        if lasting and outcome.verdict is self._trouble:
+            return
+        if lasting:
+            self._trouble = outcome.verdict
+        happened, to_do = _TROUBLE[outcome.verdict]
+        text = message(
+            happened.format(reason=outcome.reason, url=self._settings.api_url), to_do
+        )
+        self._notices.add(f"trouble {outcome.verdict.name}", text, once=False)
+
+    # For the application's threads.
+
+    def end_by(self, deadline: float) -> None:
+        """Send what is there and end, at `deadline` (`time.monotonic`) at the latest."""
+        self._deadline = deadline
+        if self._sender is not None:
+            self._sender.end_by(deadline)
+
+    @property
+    def turns_begun(self) -> int:
+        """How often the sender has begun to send all that there is."""
+        return self._sender.turns_begun if self._sender is not None else 0
+
+    @property
+    def last_full_turn(self) -> int:
+        """The last such turn that left nothing over."""
+        return self._sender.last_full_turn if self._sender is not None else 0
+
+    @property
+    def works(self) -> bool:
+        """False while the API refuses the key or is not where it should be."""
+        return self._trouble not in (Verdict.UNAUTHORIZED, Verdict.MISDIRECTED)
+
+    @property
+    def delivered(self) -> int:
+        """Events that the API has taken."""
+        return self._sender.account.delivered if self._sender is not None else 0
+
+    @property
+    def requests(self) -> int:
+        """Requests made, tries included."""
+        return self._deliverer.requests if self._deliverer is not None else 0
+
+    @property
+    def dropped_by(self) -> dict[str, int]:
+        """Events of this process's ring that were lost or refused, by reason."""
+        if self._sender is None:
+            return {}
+        account = self._sender.account
+        return {"overwritten": account.lost, **account.refused}

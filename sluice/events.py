@@ -1,0 +1,172 @@
+"""The wire: what one event looks like, how long each part may be, which state is which.
+
+These types are the one definition of the ingest contract in code.  The SDK encodes them;
+a receiver decodes with the same ones, and then the limits in the annotations are checked
+(msgspec checks them when it decodes, not when it encodes: the makers of events cut).
+Pure: no clock, no Celery, no I/O.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+ERROR_LIMIT: Final = 10_000
+STACKTRACE_LIMIT: Final = 50_000
+ID_LIMIT: Final = 512
+NAME_LIMIT: Final = 1024
+QUEUE_LIMIT: Final = 255
+#: Characters of one value in ``extensions``, and how many unknown fields are taken along.
+EXTENSION_LIMIT: Final = 500
+UNKNOWN_FIELDS_LIMIT: Final = 20
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LIMIT)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LIMIT)]
+QueueName = Annotated[str, msgspec.Meta(max_length=QUEUE_LIMIT)]
+ErrorText = Annotated[str, msgspec.Meta(max_length=ERROR_LIMIT)]
+Stacktrace = Annotated[str, msgspec.Meta(max_length=STACKTRACE_LIMIT)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Scalar = str | int | float | bool | None
+
+JobState = Literal[
+    "unknown", "queued", "scheduled", "active", "completed", "failed", "retrying", "cancelled"
+]
+WorkerState = Literal["online", "busy", "idle", "offline"]
+
+#: Celery's event type -> the unified state.  ``task-rejected`` is final only without
+#: requeue, and ``task-received`` is ``scheduled`` with a future ETA: the capture decides.
+STATE_OF: Final[dict[str, JobState]] = {
+    "task-sent": "queued",
+    "task-received": "queued",
+    "task-started": "active",
+    "task-succeeded": "completed",
+    "task-failed": "failed",
+    "task-retried": "retrying",
+    "task-rejected": "failed",
+    "task-revoked": "cancelled",
+    "task-cancelled": "cancelled",
+    "task-unknown": "failed",
+    "task-ignored": "completed",
+}
+#: After one of these an attempt has ended.
+FINAL_STATES: Final[frozenset[JobState]] = frozenset(
+    ("completed", "failed", "retrying", "cancelled")
+)
+
+
+class Job(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
+    """One task at one moment of its life.
+
+    ``extensions`` stays the last field: the sender adds the event id behind its last
+    entry without decoding the record (see :mod:`sluice.batch`).
+    """
+
+    external_id: Id
+    name: Name
+    state: JobState
+    queue: QueueName | None = None
+    previous_state: JobState | None = None
+    worker_id: Id | None = None
+    attempt: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_retries: Count | None = None
+    progress: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    error: ErrorText | None = None
+    stacktrace: Stacktrace | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    scheduled_for: datetime | None = None
+    parent_id: Id | None = None
+    root_id: Id | None = None
+    extensions: dict[str, Scalar] = {}
+
+
+class Worker(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
+    """One worker at one moment.  ``extensions`` stays the last field, as in :class:`Job`."""
+
+    external_id: Id
+    hostname: str
+    pid: int
+    state: WorkerState
+    concurrency: Count | None = None
+    active_jobs: Count | None = None
+    queues: list[QueueName] | None = None
+    metadata: dict[str, Scalar | list[float]] | None = None
+    extensions: dict[str, Scalar] = {}
+
+
+class Queue(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
+    """One queue at one moment."""
+
+    name: QueueName
+    depth: Count | None = None
+    consumers: Count | None = None
+
+
+class Event(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
+    """One entry of a request's ``events``: exactly one of `job`, `worker`, `queue` is there."""
+
+    type: Literal["job_state_change", "worker_state_change", "queue_snapshot"]
+    timestamp: datetime
+    framework: Literal["celery"]
+    connection_id: str
+    job: Job | None = None
+    worker: Worker | None = None
+    queue: Queue | None = None
+
+
+class Envelope(msgspec.Struct):
+    """The body of ``POST /ingest``."""
+
+    events: list[Event]
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_job(connection_id: str, at: float, job: Job) -> bytes:
+    """The JSON of a job event.  `at` is Unix time in seconds.
+
+    Raises whatever msgspec raises for text that is not Unicode or a value of a foreign
+    type (:class:`UnicodeEncodeError`, :class:`TypeError`), and :class:`OverflowError`,
+    :class:`ValueError` or :class:`OSError` for a time outside the calendar.
+    """
+    return _encode(
+        Event(
+            type="job_state_change",
+            timestamp=moment(at),
+            framework="celery",
+            connection_id=connection_id,
+            job=job,
+        )
+    )
+
+
+def encode_worker(connection_id: str, at: float, worker: Worker) -> bytes:
+    """The JSON of a worker event.  `at` is Unix time in seconds.  Raises as `encode_job`."""
+    return _encode(
+        Event(
+            type="worker_state_change",
+            timestamp=moment(at),
+            framework="celery",
+            connection_id=connection_id,
+            worker=worker,
+        )
+    )
+
+
+def moment(unix_time: float) -> datetime:
+    """Unix time in seconds as an aware UTC time, which msgspec writes with a ``Z``."""
+    return datetime.fromtimestamp(unix_time, UTC)
+
+
+def cut(text: str, limit: int) -> str:
+    """The beginning of `text`, at most `limit` characters, with a mark where it was cut."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def cut_front(text: str, limit: int) -> str:
+    """The end of `text`: of a traceback, the part that names the fault."""
+    return text if len(text) <= limit else "…" + text[len(text) - limit + 1 :]

@@ -1,0 +1,75 @@
+"""Capture -> ring: an event becomes bytes and is written down.  This is the whole hot path.
+
+Guarantees: `job()` and `worker()` never wait, never raise (but for an exception that a
+signal handler raises while they run, such as a soft time limit) and count every event that
+they were given, also one that cannot be encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from sluice.bell import Bell
+from sluice.events import Job, Worker, encode_job, encode_worker
+from sluice.notices import Notices
+from sluice.ring import Ring
+
+_T = TypeVar("_T", Job, Worker)
+
+
+class Recorder:
+    """Writes events into this process's ring; `open_ring` is called when there is none yet."""
+
+    def __init__(
+        self,
+        connection_id: str,
+        environment: str | None,
+        notices: Notices,
+        open_ring: Callable[[], None],
+    ) -> None:
+        self._connection_id: Final = connection_id
+        self._environment: Final = environment
+        self._open_ring = open_ring
+        self.notices: Final = notices
+        #: Set by the client, which also takes them away at a fork.
+        self.ring: Ring | None = None
+        self.bell: Bell | None = None
+        #: After `shutdown()` events are ignored.
+        self.closed = False
+
+    def job(self, at: float, job: Job) -> None:
+        """Record what happened to a task at `at`, Unix time in seconds."""
+        self._record(encode_job, at, job)
+
+    def worker(self, at: float, worker: Worker) -> None:
+        """Record the state of a worker at `at`, Unix time in seconds."""
+        self._record(encode_worker, at, worker)
+
+    def _record(self, encode: Callable[[str, float, _T], bytes], at: float, what: _T) -> None:
+        ring = self.ring or self._ring_now()
+        if ring is None:
+            return
+        if self._environment is not None:
+            what.extensions["environment"] = self._environment
+        try:
+            payload = encode(self._connection_id, at, what)
+        except (TypeError, ValueError, OverflowError, OSError) as error:
+            self._unencodable(ring, error)
+            return
+        if ring.append(payload) and self.bell is not None:
+            self.bell.ring()
+
+    def _ring_now(self) -> Ring | None:
+        if not self.closed:
+            self._open_ring()
+        return self.ring
+
+    def _unencodable(self, ring: Ring, error: Exception) -> None:
+        ring.count_unencodable()
+        kind = type(error).__name__
+        self.notices.add(
+            f"unencodable {kind}",
+            f"[sluice] An event could not be encoded ({kind}) and was skipped. "
+            "Further ones are skipped too, and counted in sluice.stats().dropped_by.",
+        )

@@ -1,0 +1,119 @@
+"""Rings of children -> the ring of their parent, so that there is one ring to send from.
+
+A prefork child writes into a ring of its own and does nothing else.  Here, on the parent's
+sender thread, its records move into the parent's ring.  They get their event id on the way,
+from the ring they were captured in: a record that is moved twice, because this process was
+killed between the copy and the mark, has the same id twice and counts once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from sluice.batch import with_event_id
+from sluice.ring import Reader, Ring
+
+#: Records moved per child before the next child's turn, and their bytes.
+_AT_ONCE: Final = 1_000
+_AT_ONCE_BYTES: Final = 1024 * 1024
+
+
+class Relay:
+    """Moves what children captured into `ring`, and lets go of the rings of the dead.
+
+    `add()` may be called from any thread, right before a fork; everything else belongs to
+    the sender's thread.  `discard` gets a ring that is empty and whose child has ended.
+    """
+
+    def __init__(self, ring: Ring, discard: Callable[[Ring], None]) -> None:
+        self._ring = ring
+        self._discard = discard
+        self._new: deque[Ring] = deque()
+        self._readers: list[Reader] = []
+        #: Records moved so far.
+        self.moved = 0
+        # Of children that have ended: what they captured, and what became of it.
+        self._ended_captured = 0
+        self._ended_skipped: dict[str, int] = {}
+        self._ended_overwritten = 0
+        self._ended_damaged = 0
+
+    def add(self, ring: Ring) -> None:
+        """From now on, move what is written to `ring`."""
+        self._new.append(ring)
+
+    def move(self) -> None:
+        """Move what there is.  Called at every turn of the sender."""
+        while self._new:
+            self._readers.append(Reader(self._new.popleft()))
+        for reader in list(self._readers):
+            # Look for the end before the last read: nothing is written after it.
+            ended = _has_ended(reader.ring)
+            while records := reader.read(_AT_ONCE, _AT_ONCE_BYTES):
+                for record in records:
+                    self._ring.append(with_event_id(record, reader.ring.ring_id), relayed=True)
+                self.moved += len(records)
+                reader.settle(records[-1])
+                if not ended and len(records) < _AT_ONCE:
+                    break
+            if ended:
+                self._let_go(reader)
+
+    def _let_go(self, reader: Reader) -> None:
+        ring = reader.ring
+        lost = ring.next_seq - reader.next_seq  # damage at the very end
+        self._ended_captured += ring.captured
+        self._ended_overwritten += reader.overwritten
+        self._ended_damaged += reader.damaged + lost
+        for reason, count in ring.skipped_by.items():
+            self._ended_skipped[reason] = self._ended_skipped.get(reason, 0) + count
+        self._readers.remove(reader)
+        self._discard(ring)
+
+    @property
+    def rings(self) -> list[Ring]:
+        """The rings of the children that are not known to have ended."""
+        return [*(reader.ring for reader in list(self._readers)), *list(self._new)]
+
+    @property
+    def captured(self) -> int:
+        """Events captured in children, also in those that have ended."""
+        return self._ended_captured + sum(ring.captured for ring in self.rings)
+
+    @property
+    def waiting(self) -> int:
+        """Records in children's rings that were not moved yet."""
+        return sum(ring.next_seq - ring.settled_seq for ring in self.rings)
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Events of children that never came here, by reason."""
+        readers = list(self._readers)
+        lost = {
+            "overwritten": self._ended_overwritten + sum(r.overwritten for r in readers),
+            "damaged": self._ended_damaged + sum(r.damaged for r in readers),
+        }
+        for counts in (self._ended_skipped, *(ring.skipped_by for ring in self.rings)):
+            for reason, count in counts.items():
+                lost[reason] = lost.get(reason, 0) + count
+        return lost
+
+
+def _has_ended(ring: Ring) -> bool:
+    """Whether the process that writes this ring is gone.  One that has not begun is not.
+
+    A reused process id only keeps the ring a little longer.
+    """
+    pid = ring.writer_pid
+    if not pid:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return True  # the number belongs to another user's process by now
+    return False

@@ -1,0 +1,186 @@
+"""Ring -> batches -> deliver -> settle: the loop on the sender's own thread.
+
+Guarantees: the read mark of the ring moves only over events that were delivered or refused
+for good; they are offered in the order of the ring; one bad event costs itself and no
+other; when told to end, it ends by the deadline it was given, apart from a request that
+the operating system does not give back (its thread is then left to die with the process).
+
+Clock, wait and deliver come from outside.  Nothing here logs, imports, or takes a lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final, Protocol
+
+from sluice import batch
+from sluice.http import Outcome, Verdict
+from sluice.ring import Reader, Record, Ring
+
+MOST_EVENTS: Final = 500
+MOST_BYTES: Final = 512 * 1024
+#: Seconds between tries while the process waits for us to end.
+_LAST_TRIES: Final = 0.2
+_FIRST_PAUSE_AFTER_REFUSAL: Final = 1.0
+_LONGEST_PAUSE_AFTER_REFUSAL: Final = 60.0
+
+
+class Deliver(Protocol):
+    """Sends one body and says what became of it; it may take its time."""
+
+    def __call__(self, body: bytes) -> Outcome: ...  # noqa: D102
+
+
+@dataclass
+class Account:
+    """What became of the events of one ring.  Written by the sender, read by anyone."""
+
+    delivered: int = 0
+    #: Refused by the API one by one, by verdict.
+    refused: dict[str, int] = field(default_factory=lambda: {"rejected": 0, "too_large": 0})
+    #: Overwritten or damaged before they were sent.
+    lost: int = 0
+    batches: int = 0
+
+
+class Sender:
+    """Sends what is in `ring` until told to end.
+
+    `wait(seconds)` returns at once when someone rang; `chores()` is called at least once
+    per `interval` seconds while nothing blocks, also between the tries of one batch.
+    `on_error` gets an exception that was not foreseen; the loop goes on.
+    """
+
+    def __init__(
+        self,
+        ring: Ring,
+        *,
+        deliver: Deliver,
+        wait: Callable[[float], None],
+        clock: Callable[[], float],
+        interval: float,
+        chores: Callable[[], None],
+        dropped_elsewhere: Callable[[], int],
+        on_error: Callable[[BaseException], None],
+    ) -> None:
+        self.account: Final = Account()
+        self._ring = ring
+        self._reader = Reader(ring)
+        self._deliver = deliver
+        self._wait = wait
+        self._clock = clock
+        self._interval = interval
+        self._chores = chores
+        self._dropped_elsewhere = dropped_elsewhere
+        self._on_error = on_error
+        self._deadline = inf
+        self._drops_reported = 0
+        self._refusal_pause = 0.0
+        #: Turns that were begun, and the last one that left nothing undelivered.
+        self.turns_begun = 0
+        self.last_full_turn = 0
+        self.finished = False
+
+    # Called from the application's threads.
+
+    def end_by(self, deadline: float) -> None:
+        """Send what is there and end, at `deadline` (of the clock) at the latest."""
+        self._deadline = deadline
+
+    @property
+    def dropped(self) -> int:
+        """Events of this ring that will never be delivered."""
+        return self.account.lost + sum(self.account.refused.values()) + self._ring.skipped
+
+    # Called on the sender's thread.
+
+    def time_left(self) -> float:
+        """Seconds until this must end; infinity until it is told to."""
+        return self._deadline - self._clock()
+
+    @property
+    def ending(self) -> bool:
+        """Whether it was told to end."""
+        return self._deadline != inf
+
+    def pause(self, seconds: float) -> None:
+        """Wait between two tries, doing the chores; shortly when the end is near."""
+        until = self._clock() + seconds
+        while (left := until - self._clock()) > 0 and not self.ending:
+            self._wait(min(left, self._interval))
+            self._safely(self._chores)
+        if self.ending:
+            self._wait(max(0.0, min(seconds, _LAST_TRIES, self.time_left())))
+
+    def run(self) -> None:
+        """The loop.  Returns when told to end; never raises."""
+        try:
+            while not self.ending:
+                self._wait(self._interval)
+                self._safely(self.turn)
+            self._safely(self.turn)
+        finally:
+            self.finished = True
+
+    def turn(self) -> None:
+        """Send all that is there."""
+        self.turns_begun += 1
+        turn = self.turns_begun
+        self._chores()
+        while records := self._reader.read(MOST_EVENTS, MOST_BYTES):
+            if not self._send(records):
+                self._reader = Reader(self._ring)  # begin again at the read mark
+                return
+            self._chores()
+        self.last_full_turn = turn
+
+    def _safely(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001  a bug of ours must not end the thread
+            self._on_error(error)
+            self._reader = Reader(self._ring)
+            self._wait(self._interval)
+
+    def _send(self, records: Sequence[Record]) -> bool:
+        """Deliver, halving what is refused.  False: the time is up and some were not sent."""
+        parts: list[Sequence[Record]] = [records]
+        taken = False
+        while parts:
+            part = parts.pop()
+            drops = self.dropped + self._dropped_elsewhere()
+            body = batch.body(part, self._ring.ring_id, drops - self._drops_reported)
+            outcome = self._deliver(body)
+            self.account.batches += 1
+            if outcome.verdict is Verdict.DELIVERED:
+                taken = True
+                self._drops_reported = drops
+                self.account.delivered += len(part)
+                self._settle(part)
+            elif outcome.verdict not in (Verdict.REJECTED, Verdict.TOO_LARGE):
+                return False
+            elif len(part) == 1:
+                self.account.refused[outcome.verdict.name.lower()] += 1
+                self._settle(part)
+            else:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+        self._slow_down_if_nothing_passes(taken)
+        return True
+
+    def _settle(self, part: Sequence[Record]) -> None:
+        last = part[-1]
+        self.account.lost += last.seq + 1 - self._ring.settled_seq - len(part)
+        self._reader.settle(last)
+
+    def _slow_down_if_nothing_passes(self, taken: bool) -> None:
+        """An API that refuses every single event would cost a thousand requests a batch."""
+        if taken:
+            self._refusal_pause = 0.0
+            return
+        self._refusal_pause = min(
+            max(_FIRST_PAUSE_AFTER_REFUSAL, 2 * self._refusal_pause), _LONGEST_PAUSE_AFTER_REFUSAL
+        )
+        self.pause(self._refusal_pause)

@@ -1,0 +1,192 @@
+"""The folder of rings: where the memory of a ring comes from, and where it goes.
+
+Guarantees
+----------
+* **Never a SIGBUS.**  A file's space is reserved before it is mapped, and a mapped file is
+  never shrunk, only unlinked.
+* **Never a disk without being told.**  The default is a folder on tmpfs, whose pages have
+  no writeback to wait for.  Where there is none, or no room, or it is not safely ours, the
+  ring lives in anonymous shared memory instead: everything but surviving the death of the
+  process stays the same, and one line of log says so.
+* **Bounded.**  The folder never takes more than a share of its file system.  Files whose
+  process is gone are removed first, the oldest first.
+
+A ring file belongs to whoever holds its ``flock``.  The lock is taken on the descriptor
+that the mapping keeps open, goes with the last process that has the mapping (a pool child
+inherits it), and says nothing about process ids, so that a reused one fools nobody.  A
+file that nobody holds is an orphan: what it has not delivered can be read with a
+:class:`sluice.ring.Reader` over ``Ring(memory)``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import re
+import secrets
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from sluice.ring import Ring
+
+#: At most this many bytes of ring files in a folder, and at most half of its file system.
+FOLDER_LIMIT: Final = 256 * 1024 * 1024
+_TMPFS: Final = Path("/dev/shm")  # noqa: S108  a tmpfs is just what is wanted
+_FILE: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{16}\.ring")
+
+
+class NoFolder(Exception):
+    """The folder cannot be used for ring files; the text says why."""
+
+
+def default_folder() -> Path | None:
+    """``/dev/shm/sluice-<uid>`` where there is such a tmpfs, else None."""
+    if sys.platform != "linux" or not os.access(_TMPFS, os.W_OK | os.X_OK):
+        return None
+    return _TMPFS / f"sluice-{os.getuid()}"
+
+
+class Spool:
+    """Makes rings for one connection, in `folder` if possible.
+
+    `say` gets one text, once, when the folder cannot be used.
+    """
+
+    def __init__(self, folder: Path | None, connection_id: str, say: Callable[[str], None]) -> None:
+        self.folder = folder
+        self._prefix = connection_id.replace("-", "")[:8]
+        self._say = say
+        self._warned = False
+        self._paths: dict[int, Path] = {}
+
+    def create(self, size: int, *, writer_pid: int) -> Ring:
+        """A new, empty ring of `size` bytes.  `writer_pid` 0: a child that is yet to begin.
+
+        Raises :class:`OSError` only when not even anonymous memory can be had.
+        """
+        ring_id = secrets.randbits(63) | 1
+        try:
+            memory = self._map_file(ring_id, size)
+        except (NoFolder, OSError) as error:
+            if not self._warned:
+                self._warned = True
+                self._say(
+                    f"events wait in memory only, because {_reason(error)};"
+                    " they are lost if this process is killed"
+                )
+            memory = mmap.mmap(-1, size)
+        return Ring(memory, ring_id=ring_id, writer_pid=writer_pid)
+
+    def discard(self, ring: Ring) -> None:
+        """Remove the ring's file and let go of its memory."""
+        self.unlink(ring)
+        ring.close()
+
+    def unlink(self, ring: Ring) -> None:
+        """Remove the ring's file, if it has one; the memory stays."""
+        path = self._paths.pop(ring.ring_id, None)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    def path_of(self, ring: Ring) -> Path | None:
+        """The ring's file, or None where it is anonymous."""
+        return self._paths.get(ring.ring_id)
+
+    def _map_file(self, ring_id: int, size: int) -> mmap.mmap:
+        if not hasattr(os, "posix_fallocate"):
+            raise NoFolder("this platform cannot reserve space for a file")
+        folder = self._checked_folder()
+        self._make_room(folder, size)
+        path = folder / f"{self._prefix}-{ring_id:016x}.ring"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.posix_fallocate(descriptor, 0, size)
+            memory = mmap.mmap(descriptor, size)  # keeps a duplicate, and so the lock
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        self._paths[ring_id] = path
+        return memory
+
+    def _checked_folder(self) -> Path:
+        folder = self.folder
+        if folder is None:
+            raise NoFolder("this platform has no tmpfs folder (/dev/shm)")
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            folder.mkdir(mode=0o700, parents=True)
+        facts = folder.lstat()
+        if not stat.S_ISDIR(facts.st_mode):
+            raise NoFolder(f"{folder} is not a folder")
+        if facts.st_uid != os.getuid():
+            raise NoFolder(f"{folder} belongs to another user")
+        if facts.st_mode & 0o077:
+            raise NoFolder(f"{folder} is open to other users (chmod 700 it)")
+        return folder
+
+    def _make_room(self, folder: Path, size: int) -> None:
+        """See that `size` more bytes stay within the folder's share, or raise `NoFolder`."""
+        limit = _share(folder)
+        files = _ring_files(folder)
+        used = sum(size for _, size, _ in files)
+        for _, file_size, path in sorted(files):
+            if used + size <= limit:
+                return
+            if _remove_if_nobodys(path):
+                used -= file_size
+        if used + size > limit:
+            raise NoFolder(f"the rings in {folder} already take {used} of {limit} bytes")
+
+
+def _share(folder: Path) -> int:
+    facts = os.statvfs(folder)
+    return min(FOLDER_LIMIT, facts.f_frsize * facts.f_blocks // 2)
+
+
+def _ring_files(folder: Path) -> list[tuple[float, int, Path]]:
+    """(modified, bytes, path) of each regular file with a ring's name."""
+    found: list[tuple[float, int, Path]] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _FILE.fullmatch(entry.name):
+                try:
+                    facts = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # its owner was quicker
+                if stat.S_ISREG(facts.st_mode):
+                    found.append((facts.st_mtime, facts.st_size, Path(entry.path)))
+    return found
+
+
+def _remove_if_nobodys(path: Path) -> bool:
+    """Remove a file whose lock nobody holds.  False: someone does, or it was not to be had."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _reason(error: BaseException) -> str:
+    """What is in the way, as the end of a sentence."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the ring folder'}: {error.strerror}"
+    return str(error)

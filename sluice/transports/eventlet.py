@@ -1,0 +1,72 @@
+"""A native thread of eventlet's own: `eventlet.tpool`.
+
+Guarantees, and what they rely on (tests: ``tests/test_transport_eventlet.py``)
+--------------------------------------------------------------------------------
+* The application keeps every thread of the pool: one is added for the sender.
+* The process does not hang at exit.  `tpool` registers an `atexit` when it is imported
+  that joins its threads, so it is imported here before Sluice registers its own (the last
+  registered runs first), and a thread that did not end in time is taken off its list.
+* The loop never runs on the hub's thread.  `tpool.execute` runs the function inline when
+  an import is under way or the pool has no threads; the first is waited out, and in the
+  second case a plain native thread does the work.
+"""
+
+from __future__ import annotations
+
+import _imp
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+with warnings.catch_warnings():
+    # The application chose eventlet; that it is deprecated is between the two of them.
+    warnings.simplefilter("ignore")
+    import eventlet
+    import eventlet.hubs
+    from eventlet import tpool
+
+from sluice.transports.thread import look_until
+
+
+class EventletThread:
+    """The strategy of a process that eventlet has patched."""
+
+    name = "eventlet tpool"
+
+    def __init__(self) -> None:
+        self._thread: Any = None
+
+    def start(self, run: Callable[[], None]) -> None:
+        """Begin from a greenthread of its own: setting up the pool switches greenlets."""
+        eventlet.spawn_n(self._take_a_thread, run)
+
+    def _take_a_thread(self, run: Callable[[], None]) -> None:
+        def on_native_thread() -> None:
+            self._thread = tpool.threading.current_thread()
+            run()
+
+        if tpool._nthreads == 0:
+            tpool.threading.Thread(target=on_native_thread, daemon=True).start()
+            return
+        tpool.setup()
+        extra = tpool.threading.Thread(target=tpool.tworker, name="tpool_sluice", daemon=True)
+        extra.start()
+        tpool._threads.append(extra)
+        while _imp.lock_held():
+            eventlet.sleep(0.01)
+        tpool.execute(on_native_thread)
+
+    def wait_until(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Look again and again, letting the hub run in between."""
+        if eventlet.getcurrent() is eventlet.hubs.get_hub().greenlet:
+            return done()
+        return look_until(done, seconds, eventlet.sleep)
+
+    def abandon(self) -> None:
+        """Take the thread off the list that `tpool` joins at exit."""
+        if self._thread in tpool._threads:
+            tpool._threads.remove(self._thread)
+
+
+#: What the client starts.
+STRATEGY = EventletThread

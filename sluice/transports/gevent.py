@@ -1,0 +1,52 @@
+"""A native thread of gevent's own: `gevent.get_hub().threadpool`.
+
+Guarantees, and what they rely on (tests: ``tests/test_transport_gevent.py``)
+------------------------------------------------------------------------------
+* The application keeps every slot of the pool, for its own work and for DNS: the pool
+  grows by the one that the sender takes.
+* `gevent.wait()` and `hub.join()` return as if the sender were not there.  A running job
+  of the pool holds a watcher that keeps the loop alive; `loop.unref()` takes our one out
+  of the count, and `loop.ref()` puts it back when the job has ended.  libuv's loop has no
+  such call: there, the two wait until Sluice is shut down.
+* The threads of the pool are not joined at exit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gevent
+import gevent.hub
+
+from sluice.transports.thread import look_until
+
+
+class GeventThread:
+    """The strategy of a process that gevent has patched."""
+
+    name = "gevent threadpool"
+
+    def start(self, run: Callable[[], None]) -> None:
+        """Take a slot, from a greenlet of its own: taking one may wait, and we may not."""
+        gevent.spawn(self._take_a_slot, run)
+
+    def _take_a_slot(self, run: Callable[[], None]) -> None:
+        hub = gevent.get_hub()
+        hub.threadpool.maxsize += 1
+        job = hub.threadpool.spawn(run)
+        if hasattr(hub.loop, "unref"):
+            hub.loop.unref()
+            job.rawlink(lambda _: hub.loop.ref())
+
+    def wait_until(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Look again and again, letting the hub run in between."""
+        if gevent.getcurrent() is gevent.hub.get_hub():
+            return done()
+        return look_until(done, seconds, gevent.sleep)
+
+    def abandon(self) -> None:
+        """Nothing to do: gevent does not join the threads of its pool at exit."""
+
+
+#: What the client starts.
+STRATEGY = GeventThread
