@@ -134,10 +134,10 @@ class Ring:
             self._words[_SKIP_SIZE] += 1
             return False
         side = self._side
-        if len(side) >= SIDE_LIMIT:
+        if len(side) < SIDE_LIMIT:
+            side.append((payload, _RELAYED if relayed else 0))
+        else:
             self._words[_SKIP_SIDE] += 1
-            return False
-        side.append((payload, _RELAYED if relayed else 0))
         while side:
             try:
                 del self._token[0]

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 _KNOWN_FIELDS: Final = frozenset(
     "uuid result exception traceback runtime terminated signum expired requeue".split()
 )
+_COMPLETED: Final = FINAL_STATES - {"retrying"}
+_FLAGGED: Final = frozenset(("task-revoked", "task-rejected"))
 _FLAGS: Final = ("terminated", "signum", "expired", "requeue")
 
 
@@ -68,6 +70,7 @@ class Delivery(Protocol):
     sluice_last: float
     sluice_failure: Any
     sluice_time_limit: float | None
+    sluice_job: Job | None
     sluice_next_received: float | None
 
 
@@ -82,6 +85,8 @@ class RequestHook:
     sluice_failure: Any = None
     #: The hard time limit that it ran into, in seconds.
     sluice_time_limit: float | None = None
+    #: What the last event said.
+    sluice_job: Job | None = None
     #: When the next attempt of this task arrived here, if it was quicker than our `retried`.
     sluice_next_received: float | None = None
 
@@ -124,6 +129,7 @@ class TaskObserver:
         self._clock = clock
         #: Prefork: a request's `worker_pid` is a process; elsewhere it names a greenlet.
         self.pool_has_processes = False
+        self._pid = os.getpid()
         self.hooked_classes: dict[type, type] = {}
 
     def now(self) -> float:
@@ -151,13 +157,13 @@ class TaskObserver:
                 earlier.sluice_next_received = now
             eta = request.eta
             later = eta is not None and eta.timestamp() > now
-            self._report(
-                request,
-                now,
-                "task-received",
-                "scheduled" if later else "queued",
-                scheduled_for=eta if later else None,
-            )
+            extensions: dict[str, Scalar] = {"celeryEvent": "task-received"}
+            if not later:
+                self._report(request, now, "queued", extensions)
+                return
+            request.sluice_job = _job_of(request)
+            request.sluice_job.scheduled_for = eta
+            self._report(request, now, "scheduled", extensions)
         except Exception as error:  # noqa: BLE001  rule 1
             self._recorder.notices.fault("capture of task-received", error)
 
@@ -200,17 +206,15 @@ class TaskObserver:
             )
         if runtime is not None:
             extensions["runtime"] = runtime
-        for flag in _FLAGS:
-            if fields.get(flag) is not None:
-                value = fields[flag]
-                extensions[flag] = value if isinstance(value, (bool, int)) else str(value)
+        if celery_event in _FLAGGED:
+            for flag in _FLAGS:
+                if (value := fields.get(flag)) is not None:
+                    extensions[flag] = value if isinstance(value, int) else str(value)
         if not _KNOWN_FIELDS.issuperset(fields):
             extensions |= scrub.unknown_fields(
                 fields, _KNOWN_FIELDS, arguments or _arguments(request)
             )
-        self._report(
-            request, at, celery_event, state, error=error, stacktrace=stacktrace, more=extensions
-        )
+        self._report(request, at, state, extensions, error=error, stacktrace=stacktrace)
 
     def _end_time(self, request: Delivery, runtime: object) -> float:
         """When the task ended, by its own clocks: results can wait while a broker is down."""
@@ -247,49 +251,52 @@ class TaskObserver:
         self,
         request: Delivery,
         at: float,
-        celery_event: str,
         state: JobState,
+        extensions: dict[str, Scalar],
         *,
         error: str | None = None,
         stacktrace: str | None = None,
-        scheduled_for: Any = None,
-        more: dict[str, Scalar] | None = None,
     ) -> None:
         at = max(at, request.sluice_last)
+        job = request.sluice_job
+        if job is None:
+            job = request.sluice_job = _job_of(request)
         where = request.delivery_info
-        routing_key = where.get("routing_key")
-        extensions: dict[str, Scalar] = more if more is not None else {"celeryEvent": celery_event}
         if where.get("exchange"):
             extensions["exchange"] = cut(str(where["exchange"]), EXTENSION_LIMIT)
         if where.get("redelivered"):
             extensions["redelivered"] = True
         started = request.time_start
         if started is not None:
-            extensions["pid"] = request.worker_pid if self.pool_has_processes else os.getpid()
-        max_retries = request.task.max_retries
-        self._recorder.job(
-            at,
-            Job(
-                external_id=cut(request.id, ID_LIMIT),
-                name=cut(request.name, NAME_LIMIT),
-                state=state,
-                queue=cut(str(routing_key), QUEUE_LIMIT) if routing_key else None,
-                previous_state=request.sluice_state,
-                worker_id=cut(request.hostname, ID_LIMIT),
-                attempt=(request.request_dict.get("retries") or 0) + 1,
-                max_retries=max_retries if isinstance(max_retries, int) else None,
-                error=error,
-                stacktrace=stacktrace,
-                started_at=moment(started) if started is not None else None,
-                completed_at=moment(at) if state in FINAL_STATES - {"retrying"} else None,
-                scheduled_for=scheduled_for,
-                parent_id=request.parent_id,
-                root_id=request.root_id,
-                extensions=extensions,
-            ),
-        )
+            extensions["pid"] = request.worker_pid if self.pool_has_processes else self._pid
+            if job.started_at is None:
+                job.started_at = moment(started)
+        job.previous_state = request.sluice_state
+        job.state = state
+        job.error = error
+        job.stacktrace = stacktrace
+        job.completed_at = moment(at) if state in _COMPLETED else None
+        job.extensions = extensions
+        self._recorder.job(at, job)
         request.sluice_state = state
         request.sluice_last = at
+
+
+def _job_of(request: Delivery) -> Job:
+    """What stays the same for all events of a request; each event then changes the rest."""
+    routing_key = request.delivery_info.get("routing_key")
+    max_retries = request.task.max_retries
+    return Job(
+        external_id=cut(request.id, ID_LIMIT),
+        name=cut(request.name, NAME_LIMIT),
+        state="unknown",
+        queue=cut(str(routing_key), QUEUE_LIMIT) if routing_key else None,
+        worker_id=cut(request.hostname, ID_LIMIT),
+        attempt=(request.request_dict.get("retries") or 0) + 1,
+        max_retries=max_retries if isinstance(max_retries, int) else None,
+        parent_id=request.parent_id,
+        root_id=request.root_id,
+    )
 
 
 def _exception(request: Delivery) -> BaseException | None:
