@@ -1,0 +1,209 @@
+"""Forks: what a child gets, what its parent reads, and that nobody hangs."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from sluice.testing import IngestServer
+from tests.harness.processes import ROOT
+from tests.harness.workers import environment
+
+HEADER = """
+import json, os, sys, threading, time, multiprocessing
+import celery, sluice
+sluice.init(flush_interval=0.05)
+app = celery.Celery(broker="memory://")
+@app.task
+def task(): pass
+client = sluice._client
+def say(**report): print(json.dumps(report), flush=True)
+def child(code):
+    pid = os.fork()
+    if pid == 0:
+        try: code()
+        finally: os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+
+@pytest.fixture
+def script(ingest: IngestServer, spool_dir: os.PathLike[str]) -> object:
+    def run(code: str, **extra: str) -> list[str]:
+        env = environment(ingest_url=ingest.url, spool_dir=spool_dir, extra=extra)  # type: ignore[arg-type]
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore::DeprecationWarning", "-c", HEADER + textwrap.dedent(code)],
+            env=env, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    return run
+
+
+def sent_by(ingest: IngestServer) -> int:
+    return sum(event["job"]["state"] == "queued" for event in ingest.events())
+
+
+def test_a_prefork_child_writes_and_its_parent_sends(script, ingest: IngestServer) -> None:
+    output = script(
+        """
+        client.begin_worker(forks=True)
+        client.start_sender()
+        def code():
+            for _ in range(20): task.delay()
+            print(client.stats().transport, threading.active_count(), sluice.flush(5), flush=True)
+            os.kill(os.getpid(), 9)
+        status = child(code)
+        print(status, sluice.flush(5), client.stats().delivered)
+        """
+    )
+    assert output == ["parent", "1", "True", "-9", "True", "20"]
+    assert sent_by(ingest) == 20
+
+
+def test_a_killed_childs_events_are_delivered_and_its_ring_removed(
+    script, ingest: IngestServer, spool_dir: os.PathLike[str]
+) -> None:
+    output = script(
+        """
+        client.begin_worker(forks=True)
+        client.start_sender()
+        def code():
+            for _ in range(20): task.delay()
+            os.kill(os.getpid(), 9)
+        for _ in range(10): child(code)
+        sluice.flush(5)
+        stats = client.stats()
+        print(stats.captured, stats.delivered, stats.pending, stats.dropped)
+        sluice.flush(5)
+        print(len(os.listdir(os.environ["SLUICE_SPOOL_DIR"])))
+        """
+    )
+    assert output == ["200", "200", "0", "0", "1"]
+    assert sent_by(ingest) == 200
+    assert os.listdir(spool_dir) == [], "the ring of a process that delivered all is removed"
+
+
+def test_any_other_forked_process_sends_for_itself(script, ingest: IngestServer) -> None:
+    output = script(
+        """
+        task.delay()
+        def code():
+            before = threading.active_count()
+            task.delay()
+            print(before, sluice.flush(5), client.stats().captured, flush=True)
+        child(code)
+        print(sluice.flush(5), client.stats().captured)
+        """
+    )
+    assert output == ["1", "True", "1", "True", "1"]
+    assert sent_by(ingest) == 2
+    assert len({event["job"]["extensions"]["eventId"][:16] for event in ingest.events()}) == 2
+
+
+def test_a_child_of_a_prefork_child_sends_for_itself(script, ingest: IngestServer) -> None:
+    output = script(
+        """
+        client.begin_worker(forks=True)
+        client.start_sender()
+        def grandchild():
+            task.delay()
+            print(client.stats().transport, sluice.flush(5), flush=True)
+        def code():
+            task.delay()
+            child(grandchild)
+        child(code)
+        print(sluice.flush(5))
+        """
+    )
+    assert output == ["thread", "True", "True"]
+    assert sent_by(ingest) == 2
+
+
+def test_forks_of_several_threads_give_each_child_its_own_ring(
+    script, ingest: IngestServer
+) -> None:
+    output = script(
+        """
+        client.begin_worker(forks=True)
+        client.start_sender()
+        def code():
+            for _ in range(10): task.delay()
+        def fork_ten():
+            for _ in range(10): child(code)
+        threads = [threading.Thread(target=fork_ten) for _ in range(4)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        sluice.flush(5)
+        stats = client.stats()
+        print(stats.captured, stats.delivered, stats.dropped)
+        """
+    )
+    assert output == ["400", "400", "0"]
+    assert sent_by(ingest) == 400
+
+
+def test_a_fork_waits_for_imports_on_the_senders_thread(script, ingest: IngestServer) -> None:
+    """A child that inherits the lock of a half-imported module hangs at its own import."""
+    output = script(
+        """
+        for _ in range(3):
+            def code():
+                import requests, tenacity
+            task.delay()  # starts the thread, which imports
+            print(child(code))
+            sluice.shutdown(0)
+            for name in [n for n in sys.modules if n.startswith(("requests", "tenacity", "urllib3"))]:
+                del sys.modules[name]
+            client._native = None
+            client.recorder.closed = False
+        """
+    )
+    assert output == ["0", "0", "0"]
+
+
+def test_a_fork_that_nobody_told_of_is_noticed_by_its_number(
+    script, ingest: IngestServer
+) -> None:
+    output = script(
+        """
+        task.delay()
+        sluice.flush(5)
+        client._pid = -1  # as after a fork without hooks
+        client.recorder.ring = None
+        task.delay()
+        print(client._pid == os.getpid(), sluice.flush(5))
+        """
+    )
+    assert output == ["True", "True"]
+    assert sent_by(ingest) == 2
+
+
+def test_children_come_to_their_end_while_the_sender_is_busy(
+    script, ingest: IngestServer
+) -> None:
+    output = script(
+        """
+        client.begin_worker(forks=True)
+        client.start_sender()
+        from sluice.events import Job
+        stop = []
+        def capture():  # not task.delay(): kombu's locks do not survive a fork under load
+            while not stop:
+                client.recorder.job(time.time(), Job(external_id="x", name="y", state="active",
+                                                     extensions={"celeryEvent": "z"}))
+                time.sleep(0.0001)
+        thread = threading.Thread(target=capture); thread.start()
+        def code():
+            import logging, ssl
+            logging.getLogger("x").warning("y")
+            ssl.create_default_context()
+            task.delay()
+        print(sum(child(code) for _ in range(200)))
+        stop.append(1); thread.join()
+        """
+    )
+    assert output == ["0"]
