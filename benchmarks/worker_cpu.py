@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import psutil
 
@@ -47,14 +48,14 @@ class Run:
 
 def measure(broker: Broker, pool: str, variant: str, tasks: int) -> Run:
     """Run one worker over `tasks` no-op tasks."""
-    with client_app(broker.url) as app:
-        with app.producer_pool.acquire() as producer:
-            for _ in range(tasks):
-                app.send_task("basic.no_result", producer=producer)
+    with client_app(broker.url) as app, app.producer_pool.acquire() as producer:
+        for _ in range(tasks):
+            app.send_task("basic.no_result", producer=producer)
     with subprocess.Popen(
         [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
-        assert server.stdin and server.stdout
+        assert server.stdin
+        assert server.stdout
         url = server.stdout.readline().strip()
         worker = Worker(
             broker.url,
@@ -68,7 +69,8 @@ def measure(broker: Broker, pool: str, variant: str, tasks: int) -> Run:
         try:
             begun = wait_for(
                 lambda: broker.queue_length() < tasks and broker.queue_length(),
-                30, f"the {pool} worker to begin",
+                30,
+                f"the {pool} worker to begin",
             )
             cpu = _cpu(worker)
             wait_for(lambda: not broker.queue_length() and _idle(worker), 120, "the last task")
@@ -79,9 +81,7 @@ def measure(broker: Broker, pool: str, variant: str, tasks: int) -> Run:
             server.stdin.write("\n")
             server.stdin.flush()
             delivered = int(server.stdout.readline())
-    return Run(
-        pool, variant, spent / begun * 1e6, delivered if variant == "sluice" else None
-    )
+    return Run(pool, variant, spent / begun * 1e6, delivered if variant == "sluice" else None)
 
 
 _last: dict[int, float] = {}
@@ -143,8 +143,7 @@ def main() -> None:
         server.stop()
     print(report(runs))
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump([asdict(run) for run in runs], file, indent=1)
+        Path(options.json).write_text(json.dumps([asdict(run) for run in runs], indent=1))
 
 
 if __name__ == "__main__":

@@ -220,8 +220,9 @@ class Client:
     # Ending.
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until all that was captured so far is delivered; in a prefork child, until
-        MAIN has taken it over.  False: `timeout` seconds (`shutdown_timeout`) were too few.
+        """Wait until all that was captured so far is delivered; in a child, taken over by MAIN.
+
+        False: `timeout` seconds (`shutdown_timeout`) were too few.
         """
         seconds = self.settings.shutdown_timeout if timeout is None else timeout
         ring, bell = self.recorder.ring, self.recorder.bell

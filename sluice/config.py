@@ -12,6 +12,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -277,7 +278,7 @@ def _buffer(value: object, name: str) -> int:
 
 def _folder(value: object, name: str) -> str:
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
-    if not isinstance(path, str) or not os.path.isabs(path) or "\0" in path:
+    if not isinstance(path, str) or not Path(path).is_absolute() or "\0" in path:
         raise SluiceConfigError(
             f"{name} is {_shown(value)}",
             "Accepted is the absolute path of a folder; one on tmpfs never makes a task wait",

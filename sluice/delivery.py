@@ -20,15 +20,15 @@ from sluice.relay import Relay
 from sluice.ring import Ring
 from sluice.sender import Sender
 
+_NOT_AFFECTED: Final = "Monitoring is inactive, the worker is not affected"
 _TROUBLE: Final = {
     Verdict.UNAUTHORIZED: (
         "The API key was refused ({reason})",
-        "Monitoring is inactive, the worker is not affected; check SLUICE_API_KEY"
-        " and SLUICE_CONNECTION_ID in the dashboard",
+        f"{_NOT_AFFECTED}; check SLUICE_API_KEY and SLUICE_CONNECTION_ID in the dashboard",
     ),
     Verdict.MISDIRECTED: (
         "The ingest API is not at {url} ({reason})",
-        "Monitoring is inactive, the worker is not affected; check SLUICE_API_URL",
+        f"{_NOT_AFFECTED}; check SLUICE_API_URL",
     ),
     Verdict.LATER: (
         "Events cannot be delivered now: {reason}",
@@ -88,8 +88,8 @@ class Delivery:
         deliverer = self._deliverer = Deliverer(
             self._settings,
             native,
-            pause=lambda seconds: sender.pause(seconds),
-            time_left=lambda: sender.time_left(),
+            pause=lambda seconds: sender.pause(seconds),  # noqa: PLW0108  made just below
+            time_left=lambda: sender.time_left(),  # noqa: PLW0108
             on_trouble=self._on_trouble,
         )
         sender = self._sender = Sender(
@@ -129,9 +129,7 @@ class Delivery:
         if lasting:
             self._trouble = outcome.verdict
         happened, to_do = _TROUBLE[outcome.verdict]
-        text = message(
-            happened.format(reason=outcome.reason, url=self._settings.api_url), to_do
-        )
+        text = message(happened.format(reason=outcome.reason, url=self._settings.api_url), to_do)
         self._notices.add(f"trouble {outcome.verdict.name}", text, once=False)
 
     # For the application's threads.

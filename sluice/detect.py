@@ -57,9 +57,7 @@ def detect(modules: Mapping[str, ModuleType | None] = sys.modules) -> Concurrenc
 
 def _gevent_patched(modules: Mapping[str, ModuleType | None]) -> frozenset[str]:
     is_patched = _question(modules, "gevent.monkey", "is_module_patched")
-    return frozenset(
-        name for name in _OF_INTEREST if is_patched(_GEVENT_NAMES.get(name, name))
-    )
+    return frozenset(name for name in _OF_INTEREST if is_patched(_GEVENT_NAMES.get(name, name)))
 
 
 def _eventlet_patched(modules: Mapping[str, ModuleType | None]) -> frozenset[str]:

@@ -113,10 +113,10 @@ class _Island:
             del sys.modules[name]
         for name in _HIDDEN:
             sys.modules[name] = None  # type: ignore[assignment]  # "import": there is none
-        sys.meta_path.insert(0, self)  # type: ignore[arg-type]  # a finder, in all it needs
+        sys.meta_path.insert(0, self)  # a finder, in all that is asked of one
 
-    def __exit__(self, *_: object) -> None:
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+    def __exit__(self, *error: object) -> None:
+        sys.meta_path.remove(self)
         before, modules = self._before, sys.modules
         changed = [name for name in modules if before.get(name, _ABSENT) is not modules[name]]
         for name in changed:

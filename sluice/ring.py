@@ -215,6 +215,11 @@ class Ring:
         return self._memory
 
     @property
+    def shared(self) -> tuple[memoryview, memoryview]:
+        """For the reader: the words of the header, and the bytes of the records."""
+        return self._words, self._data
+
+    @property
     def captured(self) -> int:
         """Events that came to this ring, also those that never got a record."""
         return self._words[_NEXT_SEQ] + self.skipped
@@ -271,8 +276,7 @@ class Reader:
 
     def __init__(self, ring: Ring) -> None:
         self.ring: Final = ring
-        self._words = ring._words
-        self._data = ring._data
+        self._words, self._data = ring.shared
         head = self._words[_HEAD]
         self._pos = min(self._words[_READ], head) & ~7
         #: The sequence number that the next record should have.
@@ -326,11 +330,7 @@ class Reader:
                 payload = bytes(data[at + 16 : at + 16 + size])
             if pos < words[_OLDEST]:
                 continue  # it was overwritten while we copied it
-            if (
-                size > room - 16
-                or seq < self.next_seq
-                or crc32(payload, seq & _SEQ_MASK) != crc
-            ):
+            if size > room - 16 or seq < self.next_seq or crc32(payload, seq & _SEQ_MASK) != crc:
                 if self._suspect != pos:
                     self._suspect = pos  # perhaps only not visible yet: look again next time
                     return

@@ -135,7 +135,8 @@ report["green"] = subprocess.__name__
 client = island.requests.adapters.PoolManager.__init__.__globals__["HTTPSConnectionPool"]
 base = client.ConnectionCls.__mro__[2]
 import io
-report["parsed"] = dict(base.getresponse.__globals__["parse_headers"](io.BytesIO(b"C: d\\r\\n\\r\\n")))
+parse = base.getresponse.__globals__["parse_headers"]
+report["parsed"] = dict(parse(io.BytesIO(b"C: d\\r\\n\\r\\n")))
 """,
     )
     assert report["headers"] == "b"

@@ -147,8 +147,8 @@ def test_damage_is_skipped_never_believed_and_never_looped_on(
     ring = make_ring()
     for number, size in enumerate(sizes):
         ring.append(payload(number, size))
-    for at, garbage in damage:
-        at = PAGE + at % ring.capacity
+    for offset, garbage in damage:
+        at = PAGE + offset % ring.capacity
         fits = garbage[: len(ring.memory) - at]
         ring.memory[at : at + len(fits)] = fits
     reader = Reader(ring)
@@ -349,7 +349,9 @@ def headers() -> Iterator[tuple[str, int, int]]:
     yield "crooked head", 64, 13
 
 
-@pytest.mark.parametrize(("word", "value"), [h[1:] for h in headers()], ids=[h[0] for h in headers()])
+@pytest.mark.parametrize(
+    ("word", "value"), [h[1:] for h in headers()], ids=[h[0] for h in headers()]
+)
 def test_a_header_that_makes_no_sense_is_refused(word: int, value: int) -> None:
     ring = make_ring()
     struct.pack_into("=Q", ring.memory, word * 8, value)

@@ -41,7 +41,9 @@ def test_nothing_comes_between_the_stores_that_commit_a_record() -> None:
     stores = [n for n, i in enumerate(code) if i.opname in ("STORE_SUBSCR", "DELETE_SUBSCR")]
     head, next_seq, side = stores[-3:]
     assert [code[n].opname for n in (head, next_seq, side)] == [
-        "STORE_SUBSCR", "STORE_SUBSCR", "DELETE_SUBSCR",
+        "STORE_SUBSCR",
+        "STORE_SUBSCR",
+        "DELETE_SUBSCR",
     ]
     assert checkpoints(code[head:side]) == []
 

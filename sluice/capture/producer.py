@@ -1,5 +1,6 @@
-"""`sent`: in every process that publishes a task, be it a script, a web server, beat, a
-worker, or a prefork child whose task sends others.
+"""`sent`: in every process that publishes a task.
+
+That is a script, a web server, beat, a worker, or a prefork child whose task sends others.
 
 The time is taken in `before_task_publish`: a quick worker has received the task before
 `after_task_publish` runs.  Nothing is put into the message.
@@ -50,9 +51,7 @@ class ProducerCapture:
             self.after_publish, weak=False, dispatch_uid="sluice.after_task_publish"
         )
 
-    def before_publish(
-        self, headers: Any = None, body: Any = None, **_: object
-    ) -> None:
+    def before_publish(self, headers: Any = None, body: Any = None, **_: object) -> None:
         """Take the time."""
         try:
             if len(self._begun) >= _MOST_BEGUN:

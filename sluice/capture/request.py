@@ -184,26 +184,14 @@ class TaskObserver:
         if state in FINAL_STATES and request.sluice_state in FINAL_STATES:
             return  # an attempt ends once
         runtime = fields.get("runtime")
-        if celery_event == "task-started":
-            at = request.time_start or self._clock()
-        elif celery_event == "task-succeeded":
-            if runtime is None and request.sluice_failure is None:
-                return  # a killed greenlet: `task-revoked` says so before or after
-            at = self._end_time(request, runtime)
-        elif celery_event == "task-retried":
-            at = min(self._clock(), request.sluice_next_received or float("inf"))
-        else:
-            at = self._clock()
+        if celery_event == "task-succeeded" and runtime is None and request.sluice_failure is None:
+            return  # a killed greenlet: `task-revoked` says so before or after
         if celery_event == "task-rejected" and fields.get("requeue"):
             state = "retrying"
-        arguments = None
         error = stacktrace = None
         extensions: dict[str, Scalar] = {"celeryEvent": celery_event}
         if state in ("failed", "retrying"):
-            arguments = _arguments(request)
-            error, stacktrace, extensions["exceptionClass"] = self._fault(
-                request, fields, arguments
-            )
+            error, stacktrace, extensions["exceptionClass"] = self._fault(request, fields)
         if runtime is not None:
             extensions["runtime"] = runtime
         if celery_event in _FLAGGED:
@@ -211,21 +199,27 @@ class TaskObserver:
                 if (value := fields.get(flag)) is not None:
                     extensions[flag] = value if isinstance(value, int) else str(value)
         if not _KNOWN_FIELDS.issuperset(fields):
-            extensions |= scrub.unknown_fields(
-                fields, _KNOWN_FIELDS, arguments or _arguments(request)
-            )
+            extensions |= scrub.unknown_fields(fields, _KNOWN_FIELDS, _arguments(request))
+        at = self._time_of(request, celery_event, runtime)
         self._report(request, at, state, extensions, error=error, stacktrace=stacktrace)
 
-    def _end_time(self, request: Delivery, runtime: object) -> float:
-        """When the task ended, by its own clocks: results can wait while a broker is down."""
-        if request.time_start is None or not isinstance(runtime, (int, float)):
-            return self._clock()
-        return min(self._clock(), request.time_start + runtime)
+    def _time_of(self, request: Delivery, celery_event: str, runtime: object) -> float:
+        """When it happened, by the task's own clocks: results wait while a broker is down."""
+        now = self._clock()
+        started = request.time_start
+        if celery_event == "task-started":
+            return started or now
+        if celery_event == "task-retried" and request.sluice_next_received is not None:
+            return request.sluice_next_received
+        if started is not None and isinstance(runtime, (int, float)):
+            return min(now, started + runtime)
+        return now
 
     def _fault(
-        self, request: Delivery, fields: dict[str, Any], arguments: scrub.Arguments
+        self, request: Delivery, fields: dict[str, Any]
     ) -> tuple[str | None, str | None, str | None]:
         """(message, traceback, class name) of what went wrong, fit to be sent."""
+        arguments = _arguments(request)
         text: str | None = fields.get("exception")
         trace = fields.get("traceback")
         name = text.partition("(")[0] if text else None
@@ -234,7 +228,8 @@ class TaskObserver:
             trace = trace or getattr(request.sluice_failure, "traceback", None)
             if isinstance(exception, Retry) and isinstance(exception.exc, BaseException):
                 exception = exception.exc
-            name = type(exception).__name__
+            # What cannot be pickled comes out of a child in a wrapper that knows its name.
+            name = getattr(exception, "exc_cls_name", None) or type(exception).__name__
             try:
                 text = str(exception) or name
             except Exception:  # noqa: BLE001  a __str__ of the user's
@@ -310,6 +305,8 @@ def _arguments(request: Delivery) -> scrub.Arguments:
     """What must not be in a text about this request."""
     message = request.request_dict
     return scrub.Arguments(
-        message.get("args"), message.get("kwargs"), message.get("argsrepr"),
+        message.get("args"),
+        message.get("kwargs"),
+        message.get("argsrepr"),
         message.get("kwargsrepr"),
     )

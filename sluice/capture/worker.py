@@ -69,11 +69,21 @@ class WorkerCapture:
         self.observer.received(request)
 
     def _on_unknown(
-        self, sender: Any = None, message: Any = None, name: Any = None, id: Any = None, **_: object  # noqa: A002
+        self,
+        sender: Any = None,
+        message: Any = None,
+        name: Any = None,
+        id: Any = None,  # noqa: A002  Celery's name
+        **_: object,
     ) -> None:
         """A task that this worker does not know: Celery has thrown its message away."""
         self._report_message(
-            "task-unknown", sender, message, str(id), str(name), f"NotRegistered: {name}"
+            "task-unknown",
+            sender,
+            message,
+            task_id=str(id),
+            name=str(name),
+            error=f"NotRegistered: {name}",
         )
 
     def _on_rejected(
@@ -89,7 +99,12 @@ class WorkerCapture:
         # The exception's text may quote the message, which may quote arguments.
         error = f"{type(exc).__name__}: the message was not a valid task" if exc else None
         self._report_message(
-            "task-rejected", sender, message, str(task_id), headers.get("task"), error
+            "task-rejected",
+            sender,
+            message,
+            task_id=str(task_id),
+            name=headers.get("task"),
+            error=error,
         )
 
     def _report_message(
@@ -97,6 +112,7 @@ class WorkerCapture:
         celery_event: str,
         consumer: Any,
         message: Any,
+        *,
         task_id: str,
         name: str | None,
         error: str | None,
@@ -131,9 +147,7 @@ class WorkerCapture:
         """The worker knows its pool and has not started it."""
         module = _pool_module(worker.pool_cls)
         self.observer.pool_has_processes = module == "prefork"
-        self.heartbeat = Heartbeat(
-            self.recorder, worker, _POOL_NAMES.get(module, module)
-        )
+        self.heartbeat = Heartbeat(self.recorder, worker, _POOL_NAMES.get(module, module))
         self.process.begin_worker(forks=module == "prefork")
         self.process.at_every_turn(self.heartbeat.beat)
 
@@ -205,21 +219,21 @@ def _guarded(capture: WorkerCapture, place: str, call: Callable[[], None]) -> No
 
 
 def _worker_step(capture: WorkerCapture) -> type[bootsteps.StartStopStep]:
-    class SluiceWorkerStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    class SluiceWorkerStep(bootsteps.StartStopStep):
         requires = ("celery.worker.components:Pool",)
 
         def __init__(self, worker: Any, **kwargs: Any) -> None:
             super().__init__(worker, **kwargs)
             _guarded(capture, "the start of the worker", lambda: capture.worker_made(worker))
 
-        def start(self, parent: Any) -> None:
+        def start(self, parent: Any) -> None:  # noqa: ARG002  Celery passes it
             _guarded(capture, "the start of the worker", capture.worker_started)
 
     return SluiceWorkerStep
 
 
 def _consumer_step(capture: WorkerCapture) -> type[bootsteps.StartStopStep]:
-    class SluiceConsumerStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    class SluiceConsumerStep(bootsteps.StartStopStep):
         requires = ("celery.worker.consumer.tasks:Tasks",)
 
         def __init__(self, consumer: Any, **kwargs: Any) -> None:
@@ -227,9 +241,7 @@ def _consumer_step(capture: WorkerCapture) -> type[bootsteps.StartStopStep]:
             self._speaking: Any = None
 
         def start(self, parent: Any) -> None:
-            _guarded(
-                capture, "the start of the consumer", lambda: capture.consumer_started(parent)
-            )
+            _guarded(capture, "the start of the consumer", lambda: capture.consumer_started(parent))
             self._stop_speaking(parent)
             self._speaking = parent.timer.call_repeatedly(
                 _SPEAK_EVERY, capture.recorder.notices.log

@@ -32,9 +32,7 @@ class PlainThread:
         """Nothing to do: the interpreter does not wait for a daemon thread."""
 
 
-def look_until(
-    done: Callable[[], bool], seconds: float, sleep: Callable[[float], object]
-) -> bool:
+def look_until(done: Callable[[], bool], seconds: float, sleep: Callable[[float], object]) -> bool:
     """Call `done()` until it is true or so many seconds have passed, sleeping in between."""
     until = time.monotonic() + seconds
     look = _FIRST_LOOK

@@ -100,9 +100,13 @@ def probe(
 
 def test_the_sender_is_native_and_has_no_hub(probe: Any, library: str) -> None:
     result = probe("1")
-    assert result.report["transport"] == {
-        "gevent": "gevent threadpool", "eventlet": "eventlet tpool",
-    }[library]
+    assert (
+        result.report["transport"]
+        == {
+            "gevent": "gevent threadpool",
+            "eventlet": "eventlet tpool",
+        }[library]
+    )
     assert result.report["hubs"] == ["None"]
     assert result.report["threads"] == 1
     assert result.report["main_thread"] is False
@@ -111,9 +115,7 @@ def test_the_sender_is_native_and_has_no_hub(probe: Any, library: str) -> None:
     assert result.report["imported"] == [], "the sender imported the application's modules"
 
 
-def test_the_loop_goes_on_while_the_api_takes_ten_seconds(
-    probe: Any, server: IngestServer
-) -> None:
+def test_the_loop_goes_on_while_the_api_takes_ten_seconds(probe: Any, server: IngestServer) -> None:
     server.answer = Answer(delay=10)
     result = probe("3")
     assert result.report["delivered"] == 0
@@ -171,9 +173,7 @@ exit $status
 """
 
 
-def test_the_loop_goes_on_while_dns_is_slow(
-    probe: Any, library: str, tmp_path: Path
-) -> None:
+def test_the_loop_goes_on_while_dns_is_slow(probe: Any, library: str, tmp_path: Path) -> None:
     """A name server that takes three seconds, in a network namespace of the test's own."""
     allowed = subprocess.run(["unshare", "--net", "--mount", "true"], check=False).returncode == 0
     if os.getuid() != 0 or not allowed:

@@ -1,0 +1,35 @@
+"""What tests need around them: real brokers, real workers, and waiting by condition.
+
+    brokers.py    Valkey, RabbitMQ (servers), Broker (one fresh database or vhost of either)
+    workers.py    Worker: a real `celery worker` process; environment() for any other process
+    clients.py    client_app: a Celery app of the test's own, to send with
+    taps.py       CeleryEvents: what reached the broker as Celery's own events
+    processes.py  Process: a child process whose output is drained and kept
+    waiting.py    wait_for: poll a condition, fail with what was last seen
+    apps/         sample Celery apps that the workers run
+
+Nothing in here imports sluice: the harness works, and is tested, without it.
+"""
+
+from tests.harness.brokers import Broker, RabbitMQ, Valkey
+from tests.harness.clients import client_app
+from tests.harness.processes import Exit, Process
+from tests.harness.taps import CeleryEvents
+from tests.harness.waiting import wait_for
+from tests.harness.workers import API_KEY, CONNECTION_ID, POOLS, Worker, environment
+
+__all__ = [
+    "API_KEY",
+    "CONNECTION_ID",
+    "POOLS",
+    "Broker",
+    "CeleryEvents",
+    "Exit",
+    "Process",
+    "RabbitMQ",
+    "Valkey",
+    "Worker",
+    "client_app",
+    "environment",
+    "wait_for",
+]

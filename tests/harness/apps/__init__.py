@@ -1,0 +1,1 @@
+"""Sample Celery apps, configured by the variables that `tests.harness.environment` sets."""
