@@ -19,9 +19,17 @@ _DROPPED: Final = b',"droppedEvents":%d}}}'
 
 def with_event_id(record: Record, ring_id: int) -> bytes:
     """The record's JSON with ``extensions.eventId``, unless a relay has put one in already."""
+    return _with_id(record, _id_prefix(ring_id))
+
+
+def _id_prefix(ring_id: int) -> bytes:
+    return b',"eventId":"%016x-' % ring_id
+
+
+def _with_id(record: Record, prefix: bytes) -> bytes:
     if record.relayed:
         return record.payload
-    return b'%b,"eventId":"%016x-%d"}}}' % (record.payload[:-3], ring_id, record.seq)
+    return b'%b%b%d"}}}' % (record.payload[:-3], prefix, record.seq)
 
 
 def body(records: Sequence[Record], ring_id: int, dropped: int = 0) -> bytes:
@@ -30,7 +38,8 @@ def body(records: Sequence[Record], ring_id: int, dropped: int = 0) -> bytes:
     `dropped` is the number of events lost since the last report; the first event carries
     it in ``extensions.droppedEvents``.
     """
-    events = [with_event_id(record, ring_id) for record in records]
+    prefix = _id_prefix(ring_id)
+    events = [_with_id(record, prefix) for record in records]
     if dropped:
         events[0] = events[0][: -len(_TAIL)] + _DROPPED % dropped
     return b'{"events":[%b]}' % b",".join(events)

@@ -40,7 +40,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from mmap import mmap
 
 PAGE: Final = 4096
@@ -187,6 +186,11 @@ class Ring:
     def _give_up_oldest(self, limit: int) -> None:
         """Move the oldest-intact mark to `limit` or beyond, before it is overwritten."""
         words, data, capacity = self._words, self._data, self.capacity
+        head = words[_HEAD]
+        if limit <= words[_READ] <= head:
+            # What is settled nobody reads again: one step for a whole batch.
+            words[_OLDEST] = words[_READ]
+            return
         oldest = words[_OLDEST]
         while oldest < limit:
             at = oldest % capacity
@@ -195,7 +199,7 @@ class Ring:
                 oldest += capacity - at
             else:
                 oldest += (length & _LENGTH_MASK) + 23 & ~7
-        words[_OLDEST] = min(oldest, words[_HEAD])
+        words[_OLDEST] = min(oldest, head)
 
     def count_unencodable(self) -> None:
         """Count an event that was captured but could not be made into a record."""
@@ -277,6 +281,7 @@ class Reader:
     def __init__(self, ring: Ring) -> None:
         self.ring: Final = ring
         self._words, self._data = ring.shared
+        self._capacity = ring.capacity
         head = self._words[_HEAD]
         self._pos = min(self._words[_READ], head) & ~7
         #: The sequence number that the next record should have.
@@ -300,60 +305,58 @@ class Reader:
 
     def read(self, most: int, most_bytes: int) -> list[Record]:
         """Copy up to `most` records with up to `most_bytes` of payload, at least one if any."""
+        words, data, memory, capacity = self._words, self._data, self.ring.memory, self._capacity
         records: list[Record] = []
-        for record in self._records():
-            records.append(record)
-            most_bytes -= len(record.payload)
-            if len(records) >= most or most_bytes <= 0:
-                break
-        return records
-
-    def _records(self) -> Iterator[Record]:
-        words, data, capacity = self._words, self._data, self.ring.capacity
         head = words[_HEAD]
-        while self._pos < head:
-            pos = self._pos
+        pos = self._pos
+        while pos < head and len(records) < most and most_bytes > 0:
             if pos < words[_OLDEST]:
-                self._pos = words[_OLDEST]  # lapped; the next sequence number says by how many
+                pos = words[_OLDEST]  # lapped; the next sequence number says by how many
                 continue
             at = pos % capacity
             room = capacity - at
-            (length,) = _LENGTH.unpack_from(data, at)
-            if length == _PAD:
-                self._pos = pos + room
+            length = seq = crc = 0
+            if room >= 16:
+                length, crc, seq = _RECORD.unpack_from(data, at)
+            if room < 16 or length == _PAD:
+                pos += room
                 continue
             size = length & _LENGTH_MASK
-            payload = b""
-            seq = crc = 0
-            if size <= room - 16:
-                _, crc, seq = _RECORD.unpack_from(data, at)
-                payload = bytes(data[at + 16 : at + 16 + size])
+            sound = size <= room - 16 and seq >= self.next_seq
+            begin = PAGE + at + 16
+            payload = memory[begin : begin + size] if sound else b""
             if pos < words[_OLDEST]:
                 continue  # it was overwritten while we copied it
-            if size > room - 16 or seq < self.next_seq or crc32(payload, seq & _SEQ_MASK) != crc:
+            if not sound or crc32(payload, seq & _SEQ_MASK) != crc:
                 if self._suspect != pos:
                     self._suspect = pos  # perhaps only not visible yet: look again next time
-                    return
-                self._pos = self._next_sound_position(pos, head)
+                    break
+                pos = self._next_sound_position(pos, head)
                 self._skipping = True
                 continue
-            missed = seq - self.next_seq
-            if self._skipping:
-                self.damaged += missed
-                self._skipping = False
-            else:
-                self.overwritten += missed
+            if seq != self.next_seq:
+                self._count_missed(seq - self.next_seq)
             self.next_seq = seq + 1
-            self._pos = end = pos + (size + 23 & ~7)
-            yield Record(payload, seq, end, bool(length & _RELAYED))
-        if self._skipping:  # damage up to the very end
-            self.damaged += max(0, words[_NEXT_SEQ] - self.next_seq)
+            pos += size + 23 & ~7
+            # What Record(...) does, without its keyword handling: this runs for every event.
+            records.append(tuple.__new__(Record, (payload, seq, pos, length != size)))
+            most_bytes -= size
+        self._pos = pos
+        if self._skipping and pos >= head:  # damage up to the very end
+            self._count_missed(max(0, words[_NEXT_SEQ] - self.next_seq))
             self.next_seq = max(self.next_seq, words[_NEXT_SEQ])
+        return records
+
+    def _count_missed(self, missed: int) -> None:
+        if self._skipping:
+            self.damaged += missed
             self._skipping = False
+        else:
+            self.overwritten += missed
 
     def _next_sound_position(self, pos: int, head: int) -> int:
         """The next position after a damaged record where a whole record begins, or `head`."""
-        data, capacity = self._data, self.ring.capacity
+        data, capacity = self._data, self._capacity
         first, last = self.next_seq, self._words[_NEXT_SEQ]
         for candidate in range(pos + 8, head, 8):
             at = candidate % capacity

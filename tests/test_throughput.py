@@ -1,0 +1,141 @@
+"""The reader keeps up without being woken per event, and costs nothing when there is none."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sluice.testing import IngestServer
+from tests.harness import Broker, Worker, wait_for
+from tests.harness.processes import ROOT
+from tests.harness.workers import environment
+
+SERVER = """
+import sys
+from sluice.testing import IngestServer
+with IngestServer() as server:
+    print(server.url, flush=True)
+    sys.stdin.readline()
+    print(len(server.events()), flush=True)
+"""
+CAPTURE = """
+import json, sys, time
+import sluice
+from sluice.events import Job
+sluice.init()
+record = sluice._client.recorder.job
+rate, seconds = int(sys.argv[1]), float(sys.argv[2])
+job = Job(external_id="45961a8c-1d54-41ed-af4e-8fc48b959485", name="orders.charge", state="active",
+          queue="celery", previous_state="queued", worker_id="celery@worker-1", attempt=1,
+          root_id="45961a8c-1d54-41ed-af4e-8fc48b959485",
+          extensions={"celeryEvent": "task-started"})
+begun, done = time.monotonic(), 0
+while (passed := time.monotonic() - begun) < seconds:
+    due = int(passed * rate)
+    for _ in range(due - done):
+        record(time.time(), job)
+    done = max(done, due)
+    time.sleep(0.002)
+ended = sluice.shutdown(20)
+stats = sluice.stats()
+print(json.dumps([ended, done, stats.captured, stats.delivered, stats.dropped, stats.requests]))
+"""
+IDLE = """
+import json, resource, time
+import celery, sluice
+sluice.init()
+app = celery.Celery(broker="memory://")
+@app.task
+def task(): pass
+task.delay()
+assert sluice.flush(5)
+time.sleep(1)
+before = time.process_time()
+time.sleep(5)
+print(json.dumps(time.process_time() - before))
+sluice.shutdown()
+"""
+
+
+def run(code: str, url: str, spool_dir: Any, *args: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args],
+        env=environment(ingest_url=url, spool_dir=spool_dir),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_twenty_thousand_events_a_second_for_ten_seconds_overwrite_nothing(
+    spool_dir: os.PathLike[str],
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    ) as server:
+        assert server.stdin
+        assert server.stdout
+        url = server.stdout.readline().strip()
+        ended, made, captured, delivered, dropped, requests = run(
+            CAPTURE, url, spool_dir, "20000", "10"
+        )
+        server.stdin.write("\n")
+        server.stdin.flush()
+        arrived = int(server.stdout.readline())
+    assert ended
+    assert made >= 190_000
+    assert (captured, delivered, dropped, arrived) == (made, made, 0, made)
+    assert requests <= made / 250, "batches are not filled"
+
+
+def test_an_idle_process_costs_no_measurable_cpu(
+    ingest: IngestServer, spool_dir: os.PathLike[str]
+) -> None:
+    """One thread that wakes once a second: 5 s of it within the noise of the clock."""
+    assert run(IDLE, ingest.url, spool_dir) < 0.015
+
+
+@pytest.mark.pool
+@pytest.mark.redis
+def test_a_task_that_sends_ten_thousand_others_loses_none_of_them(
+    redis_broker: Broker,
+    start_worker: Callable[..., Worker],
+    client: Any,
+    ingest: IngestServer,
+) -> None:
+    """Its child's ring holds about a thousand events, and nothing wakes MAIN per event."""
+    worker = start_worker(
+        redis_broker,
+        pool="prefork",
+        concurrency=1,
+        ingest_url=ingest.url,
+        loglevel="WARNING",
+        wait=False,
+        conf={"worker_prefetch_multiplier": 1},
+    )
+    client(redis_broker).send_task("basic.sends_others", (10_000,), queue="celery")
+
+    def sent() -> bool:
+        states = [e["job"]["extensions"]["celeryEvent"] for e in ingest.events() if "job" in e]
+        return states.count("task-sent") == 10_000
+
+    wait_for(sent, 90, "10,000 sent events")
+    dropped = [
+        e["job"]["extensions"]["droppedEvents"]
+        for e in ingest.events()
+        if "job" in e and "droppedEvents" in e["job"]["extensions"]
+    ]
+    assert dropped == []
+    worker.kill()
