@@ -124,6 +124,7 @@ class Envelope(msgspec.Struct):
 
 
 _encode = msgspec.json.Encoder().encode
+_moment = datetime.fromtimestamp
 
 
 def encode_job(connection_id: str, at: float, job: Job) -> bytes:
@@ -136,7 +137,7 @@ def encode_job(connection_id: str, at: float, job: Job) -> bytes:
     return _encode(
         Event(
             type="job_state_change",
-            timestamp=moment(at),
+            timestamp=_moment(at, UTC),
             framework="celery",
             connection_id=connection_id,
             job=job,
@@ -149,7 +150,7 @@ def encode_worker(connection_id: str, at: float, worker: Worker) -> bytes:
     return _encode(
         Event(
             type="worker_state_change",
-            timestamp=moment(at),
+            timestamp=_moment(at, UTC),
             framework="celery",
             connection_id=connection_id,
             worker=worker,

@@ -30,6 +30,8 @@ bytes), the payload, and zero to seven bytes of padding.  It never wraps: a reco
 would not fit before the end leaves a pad mark there and starts again at the front.
 Positions count bytes ever written, so that ``position % capacity`` is the place and a
 later position is always a larger number.
+
+Writer and reader stay in one file, long as it is: each is half of the same protocol.
 """
 
 from __future__ import annotations

@@ -294,6 +294,26 @@ def test_an_exception_out_of_a_signal_handler_leaves_a_sound_ring() -> None:
     assert ring._token == [None]
 
 
+def test_an_exception_out_of_an_append_comes_after_its_record() -> None:
+    class Limit(Exception):
+        pass
+
+    ring = make_ring()
+    give_up = ring._give_up_oldest
+
+    def interrupted(limit: int) -> None:
+        ring._give_up_oldest = give_up  # type: ignore[method-assign]
+        raise Limit
+
+    while not ring._words[65]:  # until the first record was given up: the next needs room too
+        ring.append(payload(1, 900))
+    ring._give_up_oldest = interrupted  # type: ignore[method-assign]
+    with pytest.raises(Limit):
+        ring.append(b"the last" * 200)
+    assert Reader(ring).read(*EVERYTHING)[-1].payload == b"the last" * 200
+    assert not ring._side
+
+
 def test_the_side_queue_is_bounded_and_its_overflow_is_counted() -> None:
     ring = make_ring()
     ring._token.clear()  # a writer that never comes to its end

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 _KNOWN_FIELDS: Final = frozenset(
     "uuid result exception traceback runtime terminated signum expired requeue".split()
 )
+_TROUBLED: Final = frozenset(("failed", "retrying"))
 _COMPLETED: Final = FINAL_STATES - {"retrying"}
 _FLAGGED: Final = frozenset(("task-revoked", "task-rejected"))
 _FLAGS: Final = ("terminated", "signum", "expired", "requeue")
@@ -170,28 +171,46 @@ class TaskObserver:
     def observe(self, request: Delivery, celery_event: str, fields: dict[str, Any]) -> None:
         """Celery called `send_event`."""
         try:
-            self._observe(request, celery_event, fields)
-        except Exception as error:  # noqa: BLE001  rule 1
-            self._recorder.notices.fault(f"capture of {celery_event}", error)
+            state = STATE_OF.get(celery_event) or request.sluice_state or "unknown"
+            if state in FINAL_STATES and not self._ends(request, celery_event, fields):
+                return
+            if celery_event == "task-rejected" and fields.get("requeue"):
+                state = "retrying"
+            error = stacktrace = None
+            extensions: dict[str, Scalar] = {"celeryEvent": celery_event}
+            if state in _TROUBLED:
+                error, stacktrace, extensions["exceptionClass"] = self._fault(request, fields)
+            if fields:
+                self._take_fields(request, celery_event, fields, extensions)
+            at = self._time_of(request, celery_event, extensions)
+            self._report(request, at, state, extensions, error=error, stacktrace=stacktrace)
+        except Exception as fault:  # noqa: BLE001  rule 1
+            self._recorder.notices.fault(f"capture of {celery_event}", fault)
 
     def after_failure(self, request: Delivery) -> None:
         """`Ignore` ends a task without any event of Celery's; we report it."""
         if isinstance(_exception(request), Ignore):
             self.observe(request, "task-ignored", {})
 
-    def _observe(self, request: Delivery, celery_event: str, fields: dict[str, Any]) -> None:
-        state = STATE_OF.get(celery_event) or request.sluice_state or "unknown"
-        if state in FINAL_STATES and request.sluice_state in FINAL_STATES:
-            return  # an attempt ends once
+    @staticmethod
+    def _ends(request: Delivery, celery_event: str, fields: dict[str, Any]) -> bool:
+        """Whether the attempt ends with this event, and not with another one."""
+        if request.sluice_state in FINAL_STATES:
+            return False
+        # A killed greenlet "succeeds" without a runtime: `task-revoked` comes before or after.
+        # So does a task whose child died after it had stored its success; that is a failure's.
+        return (
+            celery_event != "task-succeeded"
+            or fields.get("runtime") is not None
+            or request.sluice_failure is not None
+        )
+
+    @staticmethod
+    def _take_fields(
+        request: Delivery, celery_event: str, fields: dict[str, Any], extensions: dict[str, Scalar]
+    ) -> None:
+        """What an event's fields add to its extensions."""
         runtime = fields.get("runtime")
-        if celery_event == "task-succeeded" and runtime is None and request.sluice_failure is None:
-            return  # a killed greenlet: `task-revoked` says so before or after
-        if celery_event == "task-rejected" and fields.get("requeue"):
-            state = "retrying"
-        error = stacktrace = None
-        extensions: dict[str, Scalar] = {"celeryEvent": celery_event}
-        if state in ("failed", "retrying"):
-            error, stacktrace, extensions["exceptionClass"] = self._fault(request, fields)
         if runtime is not None:
             extensions["runtime"] = runtime
         if celery_event in _FLAGGED:
@@ -200,18 +219,21 @@ class TaskObserver:
                     extensions[flag] = value if isinstance(value, int) else str(value)
         if not _KNOWN_FIELDS.issuperset(fields):
             extensions |= scrub.unknown_fields(fields, _KNOWN_FIELDS, _arguments(request))
-        at = self._time_of(request, celery_event, runtime)
-        self._report(request, at, state, extensions, error=error, stacktrace=stacktrace)
 
-    def _time_of(self, request: Delivery, celery_event: str, runtime: object) -> float:
+    def _time_of(
+        self, request: Delivery, celery_event: str, extensions: dict[str, Scalar]
+    ) -> float:
         """When it happened, by the task's own clocks: results wait while a broker is down."""
         now = self._clock()
         started = request.time_start
+        if started is None:
+            return now
         if celery_event == "task-started":
-            return started or now
+            return started
         if celery_event == "task-retried" and request.sluice_next_received is not None:
             return request.sluice_next_received
-        if started is not None and isinstance(runtime, (int, float)):
+        runtime = extensions.get("runtime")
+        if isinstance(runtime, (float, int)):
             return min(now, started + runtime)
         return now
 
