@@ -59,7 +59,6 @@ _HEAD, _OLDEST, _NEXT_SEQ, _SKIP_ENCODE, _SKIP_SIZE, _SKIP_SIDE = range(64, 70)
 _READ, _READ_SEQ = range(128, 130)
 
 _RECORD: Final = struct.Struct("=IIQ")
-_LENGTH: Final = struct.Struct("=I")
 _PAD: Final = 0xFFFF_FFFF
 #: Set in a record's length when its event id is already part of the payload.
 _RELAYED: Final = 0x8000_0000
@@ -96,6 +95,7 @@ class Ring:
         view = memoryview(memory)
         self._words = view[:PAGE].cast("Q")
         self._data = view[PAGE : PAGE + (len(memory) - PAGE) // 8 * 8]
+        self._lengths = self._data.cast("I")  # a record's length, at a quarter of its place
         self.capacity: Final = len(self._data)
         #: The largest payload that is accepted, in bytes.
         self.largest_record: Final = self.capacity // 8
@@ -172,7 +172,7 @@ class Ring:
                 end += capacity - at
                 if end - words[_OLDEST] > capacity:
                     self._give_up_oldest(end - capacity)
-                _LENGTH.pack_into(data, at, _PAD)
+                self._lengths[at >> 2] = _PAD
                 at = 0
             elif end - words[_OLDEST] > capacity:
                 self._give_up_oldest(end - capacity)
@@ -187,7 +187,7 @@ class Ring:
 
     def _give_up_oldest(self, limit: int) -> None:
         """Move the oldest-intact mark to `limit` or beyond, before it is overwritten."""
-        words, data, capacity = self._words, self._data, self.capacity
+        words, lengths, capacity = self._words, self._lengths, self.capacity
         head = words[_HEAD]
         if limit <= words[_READ] <= head:
             # What is settled nobody reads again: one step for a whole batch.
@@ -196,7 +196,7 @@ class Ring:
         oldest = words[_OLDEST]
         while oldest < limit:
             at = oldest % capacity
-            (length,) = _LENGTH.unpack_from(data, at)
+            length = lengths[at >> 2]
             if length == _PAD:
                 oldest += capacity - at
             else:
@@ -210,6 +210,7 @@ class Ring:
     def close(self) -> None:
         """Let go of the memory.  The ring must not be used afterwards."""
         self._words.release()
+        self._lengths.release()
         self._data.release()
         self._memory.close()
 

@@ -274,7 +274,8 @@ class TaskObserver:
         error: str | None = None,
         stacktrace: str | None = None,
     ) -> None:
-        at = max(at, request.sluice_last)
+        if at < request.sluice_last:  # noqa: PLR1730  max() is a call, here for every event
+            at = request.sluice_last
         job = request.sluice_job
         if job is None:
             job = request.sluice_job = _job_of(request)
