@@ -210,7 +210,7 @@ def _url(value: object, name: str) -> str:
         raise refuse(f"is {_shown(value)}, which does not start with http:// or https://")
     if not parts.hostname or any(c <= " " or c == "\x7f" for c in value):
         raise refuse(f"is {_shown(value)}, which names no host")
-    if parts.query or parts.fragment:
+    if "?" in value or "#" in value:
         raise refuse("has a query or a fragment, and '/ingest' is put behind it")
     return value.rstrip("/")
 
@@ -232,7 +232,7 @@ def _number(value: object) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
 
@@ -287,7 +287,8 @@ def _folder(value: object, name: str) -> str:
 
 
 def _tag(value: object, name: str) -> str:
-    if not isinstance(value, str) or not value.isprintable() or len(value) > 64:
+    usable = isinstance(value, str) and value.isprintable() and len(value) <= 64
+    if not isinstance(value, str) or not usable or _KEY.match(value):
         raise SluiceConfigError(
             f"{name} is {_shown(value)}",
             "Accepted is a printable text of up to 64 characters, such as 'production'",

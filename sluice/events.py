@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
+from uuid import UUID
 
 import msgspec
 
@@ -147,6 +148,25 @@ def encode_worker(connection_id: str, at: float, worker: Worker) -> bytes:
 def moment(unix_time: float) -> datetime:
     """Unix time in seconds as an aware UTC time, which msgspec writes with a ``Z``."""
     return datetime.fromtimestamp(unix_time, UTC)
+
+
+def utc(time: datetime | None) -> datetime | None:
+    """The same moment in UTC; one without a zone is taken for UTC, as Celery does."""
+    if time is None:
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def task_id(value: object) -> str | None:
+    """A task's id as the wire has it: a text within its limit, or None for an empty one.
+
+    Raises :class:`TypeError` for what is no id.
+    """
+    if not value:
+        return None
+    if not isinstance(value, (str, int, UUID)):
+        raise TypeError(f"a {type(value).__name__} is no task id")
+    return cut(str(value), ID_LIMIT)
 
 
 def cut(text: str, limit: int) -> str:

@@ -213,7 +213,8 @@ def describe(error: BaseException) -> str:
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"the API's certificate was not accepted: {cause.verify_message}"
-        if isinstance(cause, OSError) and cause.errno and cause.strerror:
+        # Libraries derive from OSError too, and their first two arguments are texts.
+        if isinstance(cause, OSError) and isinstance(cause.errno, int) and cause.strerror:
             kind = f"{type(cause).__name__}: {cause.strerror}"
     return f"the API was not reached ({kind})"
 

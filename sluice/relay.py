@@ -52,15 +52,19 @@ class Relay:
         for reader in list(self._readers):
             # Look for the end before the last read: nothing is written after it.
             ended = _has_ended(reader.ring)
-            while records := reader.read(_AT_ONCE, _AT_ONCE_BYTES):
-                for record in records:
-                    self._ring.append(with_event_id(record, reader.ring.ring_id), relayed=True)
-                self.moved += len(records)
-                reader.settle(records[-1])
-                if not ended and len(records) < _AT_ONCE:
-                    break
+            self._move_from(reader, to_the_end=ended)
             if ended:
+                self._move_from(reader, to_the_end=True)  # what is damaged gets a second look
                 self._let_go(reader)
+
+    def _move_from(self, reader: Reader, *, to_the_end: bool) -> None:
+        while records := reader.read(_AT_ONCE, _AT_ONCE_BYTES):
+            for record in records:
+                self._ring.append(with_event_id(record, reader.ring.ring_id), relayed=True)
+            self.moved += len(records)
+            reader.settle(records[-1])
+            if not to_the_end and len(records) < _AT_ONCE:
+                break
 
     def _let_go(self, reader: Reader) -> None:
         ring = reader.ring

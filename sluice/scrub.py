@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import Final
+from uuid import UUID
 
 from sluice.events import (
     ERROR_LIMIT,
@@ -25,22 +28,21 @@ from sluice.events import (
 )
 
 REPLACEMENT: Final = "[argument]"
+#: Said instead of a text that cannot be searched for all arguments with bounded work.
+WITHHELD: Final = "[withheld: too large to be searched for the task's arguments]"
+#: One of these stands for an argument while others are searched for: one not in the text.
+_STAND_INS: Final = tuple(map(chr, range(0xE000, 0xE040)))
 #: Shorter values are words like "eu" or "12": they name nothing, and are everywhere.
 _SHORTEST: Final = 4
-#: Values taken from one call's arguments, and nodes looked at to find them.
-_MOST_VALUES: Final = 100
-_MOST_NODES: Final = 1_000
-#: Characters of a text that are looked at: twice what may be sent, so that a cut at the
-#: edge of a value cannot let half of it through.
-_ERROR_READ: Final = 2 * ERROR_LIMIT
-_STACKTRACE_READ: Final = 2 * STACKTRACE_LIMIT
+#: Nodes of an argument tree that are looked at.
+_MOST_NODES: Final = 50_000
+#: Characters of one text, and values times characters, that are searched.
+_LONGEST_TEXT: Final = 1 << 20
+_MOST_WORK: Final = 1 << 28
 
-# "Can't retry NAME[ID] args:(...) kwargs:{...}", from celery.app.task.Task.retry, up to
-# the end of the text or of this link in a chain of exceptions.
-_RETRY_ARGUMENTS: Final = re.compile(
-    r"(Can't retry [^\n]{0,2000}?\]) args:.*?(?=\n\n(?:During handling|The above exc)|\Z)",
-    re.DOTALL,
-)
+#: Where the next link in a chain of exceptions begins.
+_NEXT_LINK: Final = re.compile(r"\n\n(?:During handling|The above exc)")
+_PLAIN: Final = (int, float, complex, Decimal, UUID, date, time, timedelta)
 #: Fields of an event that carry a task's data under whatever name Celery knows it.
 _DATA_FIELDS: Final = frozenset(
     "args argsrepr kwargs kwargsrepr result retval return_value body payload headers"
@@ -49,52 +51,98 @@ _DATA_FIELDS: Final = frozenset(
 
 
 class Arguments:
-    """The values of one call that must not be seen in a text about it."""
+    """The values of one call that must not be seen in a text about it.
+
+    The names of keyword arguments are not values.  `reprs` are what Celery has printed of
+    both.
+    """
 
     def __init__(self, args: object, kwargs: object, *reprs: str | None) -> None:
-        found: set[str] = set(_leaves((args, kwargs)))
+        values = kwargs.values() if isinstance(kwargs, Mapping) else ()
+        found, self._complete = _leaves([args, *values])
         found.update(text for text in reprs if text and len(text) >= _SHORTEST)
         # The longest first: a short value may be part of a long one.
         self._values = sorted(found, key=len, reverse=True)
 
     def remove_from(self, text: str) -> str:
         """`text` with every one of these values replaced by a mark."""
+        if (
+            not self._complete
+            or len(text) > _LONGEST_TEXT
+            or len(text) * len(self._values) > _MOST_WORK
+        ):
+            return WITHHELD
+        found = next((mark for mark in _STAND_INS if mark not in text), None)
+        if not self._values or found is None:
+            return WITHHELD if self._values else text
+        text = text.replace(REPLACEMENT, found)
         for value in self._values:
             if value in text:
-                text = text.replace(value, REPLACEMENT)
-        return text
+                text = text.replace(value, found)
+        return text.replace(found, REPLACEMENT)
 
 
-def _leaves(root: object) -> Iterable[str]:
-    """The strings and long numbers in a tree of arguments, as they would be printed."""
-    nodes: deque[object] = deque([root])
-    seen = values = 0
-    while nodes and seen < _MOST_NODES and values < _MOST_VALUES:
+def _leaves(roots: list[object]) -> tuple[set[str], bool]:
+    """The values in trees of arguments, as they would be printed, and whether that is all."""
+    nodes = deque(roots)
+    found: set[str] = set()
+    for _ in range(_MOST_NODES):
+        if not nodes:
+            return found, True
         node = nodes.popleft()
-        seen += 1
         if isinstance(node, Mapping):
+            nodes.extend(node.keys())
             nodes.extend(node.values())
         elif isinstance(node, (list, tuple, set, frozenset)):
             nodes.extend(node)
-        elif isinstance(node, bytes):
-            nodes.append(node.decode("utf-8", "replace"))
-        elif not isinstance(node, bool) and isinstance(node, (str, int, float)):
-            text = str(node)
-            if len(text) >= _SHORTEST:
-                values += 1
-                yield text
-                escaped = repr(text)[1:-1]
-                if escaped != text:
-                    yield escaped
+        else:
+            found.update(text for text in _printed(node) if len(text) >= _SHORTEST)
+    return found, not nodes
+
+
+def _printed(value: object) -> tuple[str, ...]:
+    """How a value looks in a message: of plain types only, others would run foreign code."""
+    if isinstance(value, str):
+        return value, repr(value)[1:-1]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace"), repr(value)[2:-1]
+    if isinstance(value, bool) or not isinstance(value, _PLAIN):
+        return ()
+    try:
+        return str(value), repr(value)
+    except ValueError:  # an int of thousands of digits, which nobody else can print either
+        return ()
 
 
 NO_ARGUMENTS: Final = Arguments((), {})
 
 
+def _without_retry_arguments(text: str) -> str:
+    """Cut "Can't retry NAME[ID] args:(...) kwargs:{...}" behind the id.
+
+    From `celery.app.task.Task.retry`.  The arguments, which may have lines of their own, go
+    on to the end of the text, or of this link in a chain of exceptions.
+    """
+    kept: list[str] = []
+    begin = 0
+    while (at := text.find("] args:", begin)) >= 0:
+        line = max(begin, text.rfind("\n", begin, at))
+        if text.find("Can't retry ", line, at) >= 0:
+            kept.append(text[begin : at + 1])
+            link = _NEXT_LINK.search(text, at)
+            begin = link.start() if link else len(text)
+        else:
+            kept.append(text[begin : at + 7])
+            begin = at + 7
+    kept.append(text[begin:])
+    return "".join(kept)
+
+
 def error_text(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
     """An exception's message, fit to be sent."""
-    text = _RETRY_ARGUMENTS.sub(r"\1", text[:_ERROR_READ])
-    return cut(arguments.remove_from(text), ERROR_LIMIT)
+    if len(text) > _LONGEST_TEXT:
+        return WITHHELD
+    return cut(arguments.remove_from(_without_retry_arguments(text)), ERROR_LIMIT)
 
 
 def stacktrace(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
@@ -103,12 +151,16 @@ def stacktrace(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
     The lines that show a file and its source are left as they are: they hold code, not
     values, and a path must stay readable even where an argument is a word of it.
     """
-    text = _RETRY_ARGUMENTS.sub(r"\1", text[-_STACKTRACE_READ:])
+    if len(text) > _LONGEST_TEXT:
+        return WITHHELD
     lines: list[str] = []
     message: list[str] = []
     in_frame = False
-    for line in text.split("\n"):
-        in_frame = line.startswith('  File "') or (in_frame and line.startswith("    "))
+    for line in _without_retry_arguments(text).split("\n"):
+        # A "file" in angle brackets is text that was compiled, and can be an argument.
+        in_frame = (line.startswith('  File "') and not line.startswith('  File "<')) or (
+            in_frame and line.startswith("    ")
+        )
         if not in_frame:
             message.append(line)
             continue

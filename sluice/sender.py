@@ -129,12 +129,13 @@ class Sender:
         self.turns_begun += 1
         turn = self.turns_begun
         self._chores()
-        while records := self._reader.read(MOST_EVENTS, MOST_BYTES):
+        while self.time_left() > 0 and (records := self._reader.read(MOST_EVENTS, MOST_BYTES)):
             if not self._send(records):
                 self._reader = Reader(self._ring)  # begin again at the read mark
                 return
             self._chores()
-        self.last_full_turn = turn
+        if not self._reader.behind:
+            self.last_full_turn = turn
 
     def _safely(self, step: Callable[[], None]) -> None:
         try:
@@ -149,6 +150,8 @@ class Sender:
         parts: list[Sequence[Record]] = [records]
         taken = False
         while parts:
+            if self.time_left() <= 0:
+                return False
             part = parts.pop()
             drops = self.dropped + self._dropped_elsewhere()
             body = batch.body(part, self._ring.ring_id, drops - self._drops_reported)

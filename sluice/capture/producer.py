@@ -19,13 +19,14 @@ from celery._state import get_current_app
 
 from sluice.events import (
     EXTENSION_LIMIT,
-    ID_LIMIT,
     NAME_LIMIT,
     QUEUE_LIMIT,
     Job,
     Scalar,
     cut,
     moment,
+    task_id,
+    utc,
 )
 from sluice.recorder import Recorder
 
@@ -98,17 +99,19 @@ def _sent(
         extensions["exchange"] = cut(str(exchange), EXTENSION_LIMIT)
     task_name = str(name or message.get("task") or "unknown")
     eta = message.get("eta")
+    # Celery names a task that retries itself as the parent of the next attempt.
+    is_own_parent = message.get("parent_id") == message["id"]
     return Job(
-        external_id=cut(message["id"], ID_LIMIT),
+        external_id=task_id(message["id"]) or "unknown",
         name=cut(str(message.get("shadow") or task_name), NAME_LIMIT),
         state="queued",
         queue=cut(str(routing_key), QUEUE_LIMIT) if routing_key else None,
         attempt=(message.get("retries") or 0) + 1,
         max_retries=_max_retries(task_name),
         created_at=moment(at),
-        scheduled_for=datetime.fromisoformat(eta) if eta else None,
-        parent_id=message.get("parent_id"),
-        root_id=message.get("root_id"),
+        scheduled_for=utc(datetime.fromisoformat(eta)) if eta else None,
+        parent_id=task_id(message.get("parent_id")) if not is_own_parent else None,
+        root_id=task_id(message.get("root_id")),
         extensions=extensions,
     )
 

@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from billiard.einfo import ExceptionWithTraceback
-from celery.exceptions import Ignore, Retry
+from celery.exceptions import Ignore
 from celery.utils.imports import symbol_by_name
 from celery.worker import state as worker_state
 
 from sluice import scrub
+from sluice.capture.fault import Fault, arguments_of, exception_of, fault_of
 from sluice.events import (
     EXTENSION_LIMIT,
     FINAL_STATES,
@@ -36,6 +36,8 @@ from sluice.events import (
     Scalar,
     cut,
     moment,
+    task_id,
+    utc,
 )
 from sluice.recorder import Recorder
 
@@ -79,6 +81,7 @@ class RequestHook:
     """Comes before Celery's (or the user's) `Request` in the classes that `hooked` makes."""
 
     sluice_observer: TaskObserver
+    sluice_base: type
     #: The last state that was reported, and its time.
     sluice_state: JobState | None = None
     sluice_last = 0.0
@@ -102,6 +105,16 @@ class RequestHook:
             self.sluice_time_limit = timeout
         return super().on_timeout(soft, timeout)  # type: ignore[misc]
 
+    def reject(self, requeue: bool = False) -> Any:
+        """Report it first: once the broker has the message back, it can be here again."""
+        if not self.acknowledged:  # type: ignore[attr-defined]
+            self.sluice_observer.observe(
+                self,  # type: ignore[arg-type]
+                "task-rejected",
+                {"requeue": requeue},
+            )
+        return super().reject(requeue)  # type: ignore[misc]
+
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """Remember the real exception: the event only has its text."""
         self.sluice_failure = exc_info
@@ -114,7 +127,9 @@ def hooked(base: type, observer: TaskObserver) -> type:
     """`base`, a `Request` class, with the hook in front.  The same class for the same base."""
     made = observer.hooked_classes.get(base)
     if made is None:
-        made = type(base.__name__, (RequestHook, base), {"sluice_observer": observer})
+        made = type(
+            base.__name__, (RequestHook, base), {"sluice_observer": observer, "sluice_base": base}
+        )
         observer.hooked_classes[base] = made
     return made
 
@@ -142,9 +157,12 @@ class TaskObserver:
         changed = False
         for task in list(tasks.values()):
             base = symbol_by_name(task.Request)
-            if not issubclass(base, RequestHook) or base.sluice_observer is not self:
-                task.Request = hooked(base, self)
-                changed = True
+            if issubclass(base, RequestHook):
+                if base.sluice_observer is self:
+                    continue
+                base = base.sluice_base  # another observer's, of an app that was here before
+            task.Request = hooked(base, self)
+            changed = True
         return changed
 
     def received(self, request: Delivery) -> None:
@@ -163,7 +181,7 @@ class TaskObserver:
                 self._report(request, now, "queued", extensions)
                 return
             request.sluice_job = _job_of(request)
-            request.sluice_job.scheduled_for = eta
+            request.sluice_job.scheduled_for = utc(eta)
             self._report(request, now, "scheduled", extensions)
         except Exception as error:  # noqa: BLE001  rule 1
             self._recorder.notices.fault("capture of task-received", error)
@@ -176,20 +194,21 @@ class TaskObserver:
                 return
             if celery_event == "task-rejected" and fields.get("requeue"):
                 state = "retrying"
-            error = stacktrace = None
             extensions: dict[str, Scalar] = {"celeryEvent": celery_event}
+            fault = None
             if state in _TROUBLED:
-                error, stacktrace, extensions["exceptionClass"] = self._fault(request, fields)
+                fault = fault_of(request, fields, tracebacks=self._tracebacks)
+                extensions["exceptionClass"] = fault.class_name
             if fields:
                 self._take_fields(request, celery_event, fields, extensions)
             at = self._time_of(request, celery_event, extensions)
-            self._report(request, at, state, extensions, error=error, stacktrace=stacktrace)
-        except Exception as fault:  # noqa: BLE001  rule 1
-            self._recorder.notices.fault(f"capture of {celery_event}", fault)
+            self._report(request, at, state, extensions, fault)
+        except Exception as error:  # noqa: BLE001  rule 1
+            self._recorder.notices.fault(f"capture of {celery_event}", error)
 
     def after_failure(self, request: Delivery) -> None:
         """`Ignore` ends a task without any event of Celery's; we report it."""
-        if isinstance(_exception(request), Ignore):
+        if isinstance(exception_of(request), Ignore):
             self.observe(request, "task-ignored", {})
 
     @staticmethod
@@ -218,7 +237,7 @@ class TaskObserver:
                 if (value := fields.get(flag)) is not None:
                     extensions[flag] = value if isinstance(value, int) else str(value)
         if not _KNOWN_FIELDS.issuperset(fields):
-            extensions |= scrub.unknown_fields(fields, _KNOWN_FIELDS, _arguments(request))
+            extensions |= scrub.unknown_fields(fields, _KNOWN_FIELDS, arguments_of(request))
 
     def _time_of(
         self, request: Delivery, celery_event: str, extensions: dict[str, Scalar]
@@ -237,42 +256,13 @@ class TaskObserver:
             return min(now, started + runtime)
         return now
 
-    def _fault(
-        self, request: Delivery, fields: dict[str, Any]
-    ) -> tuple[str | None, str | None, str | None]:
-        """(message, traceback, class name) of what went wrong, fit to be sent."""
-        arguments = _arguments(request)
-        text: str | None = fields.get("exception")
-        trace = fields.get("traceback")
-        name = text.partition("(")[0] if text else None
-        exception = _exception(request)
-        if exception is not None:
-            trace = trace or getattr(request.sluice_failure, "traceback", None)
-            if isinstance(exception, Retry) and isinstance(exception.exc, BaseException):
-                exception = exception.exc
-            # What cannot be pickled comes out of a child in a wrapper that knows its name.
-            name = getattr(exception, "exc_cls_name", None) or type(exception).__name__
-            try:
-                text = str(exception) or name
-            except Exception:  # noqa: BLE001  a __str__ of the user's
-                text = name
-        elif request.sluice_time_limit is not None:
-            name = "TimeLimitExceeded"
-            text = f"{name}({request.sluice_time_limit},)"
-        error = scrub.error_text(text, arguments) if text else None
-        if not self._tracebacks or not isinstance(trace, str):
-            return error, None, name
-        return error, scrub.stacktrace(trace, arguments), name
-
     def _report(
         self,
         request: Delivery,
         at: float,
         state: JobState,
         extensions: dict[str, Scalar],
-        *,
-        error: str | None = None,
-        stacktrace: str | None = None,
+        fault: Fault | None = None,
     ) -> None:
         if at < request.sluice_last:  # noqa: PLR1730  max() is a call, here for every event
             at = request.sluice_last
@@ -291,8 +281,8 @@ class TaskObserver:
                 job.started_at = moment(started)
         job.previous_state = request.sluice_state
         job.state = state
-        job.error = error
-        job.stacktrace = stacktrace
+        job.error = fault.error if fault is not None else None
+        job.stacktrace = fault.stacktrace if fault is not None else None
         job.completed_at = moment(at) if state in _COMPLETED else None
         job.extensions = extensions
         self._recorder.job(at, job)
@@ -305,31 +295,14 @@ def _job_of(request: Delivery) -> Job:
     routing_key = request.delivery_info.get("routing_key")
     max_retries = request.task.max_retries
     return Job(
-        external_id=cut(request.id, ID_LIMIT),
+        external_id=task_id(request.id) or "unknown",
         name=cut(request.name, NAME_LIMIT),
         state="unknown",
         queue=cut(str(routing_key), QUEUE_LIMIT) if routing_key else None,
         worker_id=cut(request.hostname, ID_LIMIT),
         attempt=(request.request_dict.get("retries") or 0) + 1,
         max_retries=max_retries if isinstance(max_retries, int) else None,
-        parent_id=request.parent_id,
-        root_id=request.root_id,
-    )
-
-
-def _exception(request: Delivery) -> BaseException | None:
-    exception = getattr(request.sluice_failure, "exception", None)
-    if isinstance(exception, ExceptionWithTraceback):
-        exception = exception.exc
-    return exception if isinstance(exception, BaseException) else None
-
-
-def _arguments(request: Delivery) -> scrub.Arguments:
-    """What must not be in a text about this request."""
-    message = request.request_dict
-    return scrub.Arguments(
-        message.get("args"),
-        message.get("kwargs"),
-        message.get("argsrepr"),
-        message.get("kwargsrepr"),
+        # Celery names a task that retries itself as the parent of the next attempt.
+        parent_id=task_id(request.parent_id) if request.parent_id != request.id else None,
+        root_id=task_id(request.root_id),
     )

@@ -18,6 +18,7 @@ from celery import bootsteps, signals
 from sluice.capture.heartbeat import Heartbeat
 from sluice.capture.request import TaskObserver
 from sluice.events import ID_LIMIT, NAME_LIMIT, QUEUE_LIMIT, STATE_OF, Job, cut, moment
+from sluice.events import task_id as as_id
 from sluice.recorder import Recorder
 
 #: How often a worker logs what Sluice has to say, in seconds.
@@ -133,8 +134,8 @@ class WorkerCapture:
                     attempt=(headers.get("retries") or 0) + 1,
                     error=error,
                     completed_at=moment(now),
-                    parent_id=headers.get("parent_id"),
-                    root_id=headers.get("root_id"),
+                    parent_id=as_id(headers.get("parent_id")),
+                    root_id=as_id(headers.get("root_id")),
                     extensions={"celeryEvent": celery_event},
                 ),
             )
