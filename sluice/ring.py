@@ -31,7 +31,7 @@ would not fit before the end leaves a pad mark there and starts again at the fro
 Positions count bytes ever written, so that ``position % capacity`` is the place and a
 later position is always a larger number.
 
-Writer and reader stay in one file, long as it is: each is half of the same protocol.
+Writer and reader stay in one file of more than 350 lines: each is half of the protocol.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ Guarantees, and what they rely on (tests: ``tests/test_transport_eventlet.py``)
 * The process does not hang at exit.  `tpool` registers an `atexit` when it is imported
   that joins its threads, so it is imported here before Sluice registers its own (the last
   registered runs first), and a thread that did not end in time is taken off its list.
+* A script that ends at once delivers.  From Python 3.12 no thread can be started once the
+  interpreter is ending, so the threads are started here, not in a later turn of the hub.
 * The loop never runs on the hub's thread.  `tpool.execute` runs the function inline when
   an import is under way or the pool has no threads; the first is waited out, and in the
   second case a plain native thread does the work.
@@ -37,10 +39,16 @@ class EventletThread:
         self._thread: Any = None
 
     def start(self, run: Callable[[], None]) -> None:
-        """Begin from a greenthread of its own: setting up the pool switches greenlets."""
-        eventlet.spawn_n(self._take_a_thread, run)
+        """Start the threads now, and give one the work at the hub's next turn.
 
-    def _take_a_thread(self, run: Callable[[], None]) -> None:
+        In the hub itself both come at its next turn: setting up the pool switches greenlets.
+        """
+        if eventlet.getcurrent() is eventlet.hubs.get_hub().greenlet:
+            eventlet.spawn_n(self._start_threads, run)
+        else:
+            self._start_threads(run)
+
+    def _start_threads(self, run: Callable[[], None]) -> None:
         def on_native_thread() -> None:
             self._thread = tpool.threading.current_thread()
             run()
@@ -52,9 +60,7 @@ class EventletThread:
         extra = tpool.threading.Thread(target=tpool.tworker, name="tpool_sluice", daemon=True)
         extra.start()
         tpool._threads.append(extra)
-        while _imp.lock_held():
-            eventlet.sleep(0.01)
-        tpool.execute(on_native_thread)
+        eventlet.spawn_n(_execute, on_native_thread)
 
     def wait_until(self, done: Callable[[], bool], seconds: float) -> bool:
         """Look again and again, letting the hub run in between."""
@@ -66,6 +72,13 @@ class EventletThread:
         """Take the thread off the list that `tpool` joins at exit."""
         if self._thread in tpool._threads:
             tpool._threads.remove(self._thread)
+
+
+def _execute(run: Callable[[], None]) -> None:
+    """Give the pool its work, from a greenthread that waits for the result as long as it is."""
+    while _imp.lock_held():
+        eventlet.sleep(0.01)
+    tpool.execute(run)
 
 
 #: What the client starts.

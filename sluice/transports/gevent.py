@@ -27,12 +27,15 @@ class GeventThread:
     name = "gevent threadpool"
 
     def start(self, run: Callable[[], None]) -> None:
-        """Take a slot, from a greenlet of its own: taking one may wait, and we may not."""
-        gevent.spawn(self._take_a_slot, run)
+        """Take a slot: now, as a script that ends at once has no later; in the hub, soon."""
+        if gevent.getcurrent() is gevent.hub.get_hub():
+            gevent.spawn(self._take_a_slot, run)
+        else:
+            self._take_a_slot(run)
 
     def _take_a_slot(self, run: Callable[[], None]) -> None:
         hub = gevent.get_hub()
-        hub.threadpool.maxsize += 1
+        hub.threadpool.maxsize += 1  # so that the next line finds a slot, and does not wait
         job = hub.threadpool.spawn(run)
         if hasattr(hub.loop, "unref"):
             hub.loop.unref()
