@@ -211,6 +211,8 @@ class Client:
 
     def _after_fork_in_child(self) -> None:
         ring, bell = self._for_child.get(get_ident()), self.recorder.bell
+        if self._delivery is not None:
+            self._delivery.close_inherited()
         self._for_child = {}
         self._begin_process()
         if ring is not None:
@@ -278,13 +280,16 @@ class Client:
             transport.abandon()
         self._last_stats = self.stats()
         self._delivery = self.recorder.ring = None
-        left = ring.next_seq - ring.settled_seq
+        left = 0
+        for each in (ring, *(self._relay.rings if self._relay is not None else ())):
+            waiting = each.next_seq - each.settled_seq
+            left += waiting
+            if not waiting:
+                self._spool.unlink(each)
         if left:
             self.notices.add(
                 "left", f"[sluice] {left} events were not delivered before the process ended."
             )
-        else:
-            self._spool.unlink(ring)
         self.notices.log()
         return not left
 

@@ -23,6 +23,7 @@ _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB
 
 _KEY: Final = re.compile(r"sk_[A-Za-z0-9._~+/=-]{1,500}", re.ASCII)
+_LIKE_A_KEY: Final = re.compile(r"(?<![A-Za-z0-9])sk_")
 _TRUE: Final = frozenset(("1", "true", "yes", "on"))
 _FALSE: Final = frozenset(("0", "false", "no", "off"))
 
@@ -299,6 +300,6 @@ def _tag(value: object, name: str) -> str:
 def _shown(value: object) -> str:
     """A value in a message: short, and never one that may be a key in the wrong place."""
     text = repr(value)
-    if "sk_" in text:
+    if _LIKE_A_KEY.search(text):
         return "a text that looks like an API key"
     return text if len(text) <= 80 else text[:79] + "…"

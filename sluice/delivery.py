@@ -134,6 +134,11 @@ class Delivery:
 
     # For the application's threads.
 
+    def close_inherited(self) -> None:
+        """In a child that was forked beside this: close what it must not keep open."""
+        if self._deliverer is not None:
+            self._deliverer.close_inherited()
+
     def end_by(self, deadline: float) -> None:
         """Send what is there and end, at `deadline` (`time.monotonic`) at the latest."""
         self._deadline = deadline

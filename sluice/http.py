@@ -123,7 +123,10 @@ class Deliverer:
         self._on_trouble = on_trouble
         #: Requests made so far.
         self.requests = 0
+        self._sockets: dict[int, int] = {}
         self._session = _session(native.requests, self._url, settings)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _adapter(native.requests, self._remember))
         self._failures = (native.requests.RequestException, OSError, ValueError)
         tenacity = native.tenacity
         self._jitter = tenacity.wait_random_exponential(
@@ -145,6 +148,23 @@ class Deliverer:
     def close(self) -> None:
         """Close the session's connections."""
         self._session.close()
+
+    def _remember(self, descriptor: int) -> None:
+        self._sockets[descriptor] = os.fstat(descriptor).st_ino
+
+    def close_inherited(self) -> None:
+        """In a child that was forked beside the sender: close its connections, quietly.
+
+        The numbers alone, and only where they are still what they were: the objects belong
+        to a thread that does not exist here, and a TLS connection closed properly would be
+        closed for the parent too.
+        """
+        for descriptor, inode in self._sockets.items():
+            try:
+                if os.fstat(descriptor).st_ino == inode:
+                    os.close(descriptor)
+            except OSError:
+                pass
 
     def _seconds_until_next_try(self, state: Any) -> float:
         outcome: Outcome = state.outcome.result()
@@ -198,10 +218,37 @@ def _session(requests: Any, url: str, settings: Settings) -> Any:
             "Accept-Encoding": "identity",
         }
     )
-    adapter = requests.adapters.HTTPAdapter(pool_connections=1, pool_maxsize=1, max_retries=0)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
     return session
+
+
+def _adapter(requests: Any, remember: Callable[[int], None]) -> Any:
+    """An adapter for one connection at a time, which tells of the descriptor of each."""
+
+    def tell(pool_class: Any) -> Any:
+        class Connection(pool_class.ConnectionCls):  # type: ignore[misc]
+            def _new_conn(self) -> Any:
+                socket = super()._new_conn()
+                remember(socket.fileno())
+                return socket
+
+        return type(pool_class.__name__, (pool_class,), {"ConnectionCls": Connection})
+
+    class Adapter(requests.adapters.HTTPAdapter):  # type: ignore[misc]
+        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+            super().init_poolmanager(*args, **kwargs)
+            _tell_of_connections(self.poolmanager)
+
+        def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+            return _tell_of_connections(super().proxy_manager_for(*args, **kwargs))
+
+    def _tell_of_connections(manager: Any) -> Any:
+        if "sluice" not in vars(manager):
+            manager.sluice = True
+            classes = manager.pool_classes_by_scheme
+            manager.pool_classes_by_scheme = {s: tell(c) for s, c in classes.items()}
+        return manager
+
+    return Adapter(pool_connections=1, pool_maxsize=1, max_retries=0)
 
 
 def describe(error: BaseException) -> str:

@@ -109,15 +109,19 @@ class Relay:
 def _has_ended(ring: Ring) -> bool:
     """Whether the process that writes this ring is gone.  One that has not begun is not.
 
-    A reused process id only keeps the ring a little longer.
+    A process id that was reused only keeps the ring a little longer.
     """
     pid = ring.writer_pid
     if not pid:
         return False
     try:
+        # A child that nobody has reaped yet still has its number.  This does not reap it.
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return True
+    except ChildProcessError:
+        pass  # reaped, or never a child of ours
+    try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return True  # the number belongs to another user's process by now
+    except (ProcessLookupError, PermissionError):
+        return True  # none has the number, or another user's process has it by now
     return False

@@ -9,6 +9,7 @@ of an argument tree, so many characters of a text.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
 from collections.abc import Mapping
@@ -34,6 +35,8 @@ WITHHELD: Final = "[withheld: too large to be searched for the task's arguments]
 _STAND_INS: Final = tuple(map(chr, range(0xE000, 0xE040)))
 #: Shorter values are words like "eu" or "12": they name nothing, and are everywhere.
 _SHORTEST: Final = 4
+#: Characters at each end of a long text, which libraries show when they shorten it.
+_END: Final = 16
 #: Nodes of an argument tree that are looked at.
 _MOST_NODES: Final = 50_000
 #: Characters of one text, and values times characters, that are searched.
@@ -103,13 +106,17 @@ def _leaves(roots: list[object]) -> tuple[set[str], bool]:
 def _printed(value: object) -> tuple[str, ...]:
     """How a value looks in a message: of plain types only, others would run foreign code."""
     if isinstance(value, str):
-        return value, repr(value)[1:-1]
+        ends = (value[:_END], value[-_END:]) if len(value) > 2 * _END else ()
+        return value, repr(value)[1:-1], json.dumps(value)[1:-1], *ends
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace"), repr(value)[2:-1]
     if isinstance(value, bool) or not isinstance(value, _PLAIN):
         return ()
+    more = value.hex if isinstance(value, UUID) else ""
+    if isinstance(value, (date, time)):
+        more = value.isoformat()
     try:
-        return str(value), repr(value)
+        return str(value), repr(value), more
     except ValueError:  # an int of thousands of digits, which nobody else can print either
         return ()
 

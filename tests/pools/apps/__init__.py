@@ -1,0 +1,1 @@
+"""Celery apps and scripts of these tests, beside the sample app of the harness."""

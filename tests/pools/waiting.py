@@ -1,0 +1,72 @@
+"""Waiting for what an ingest server was told."""
+
+from collections.abc import Mapping
+
+from sluice.testing import IngestServer
+from tests.harness import wait_for
+from tests.pools.timeline import Event, Timeline, timelines, what
+
+FAST = {"SLUICE_FLUSH_INTERVAL": "0.2"}
+PLAIN = ("received started succeeded",)
+FAILS = ("received started failed",)
+RETRIES_ONCE = ("received started retried", "received started succeeded")
+
+
+def wait_told(
+    ingest: IngestServer, lives: Mapping[str, tuple[str, ...]], timeout: float = 30.0
+) -> dict[str, Timeline]:
+    """Wait until a worker has told as many steps of each task id as its life has."""
+    lines: dict[str, Timeline] = {}
+
+    def enough() -> bool:
+        lines.update(timelines(ingest.events()))
+        return all(
+            len(lines.get(task_id, Timeline("")).told) >= len(" ".join(attempts).split())
+            for task_id, attempts in lives.items()
+        )
+
+    def missing() -> str:
+        return f"{lives}, told was " + "; ".join(
+            f"{task_id}: {' '.join(map(what, lines.get(task_id, Timeline('')).events))}"
+            for task_id in lives
+        )
+
+    wait_for(enough, timeout, missing)
+    return lines
+
+
+def wait_lives(
+    ingest: IngestServer,
+    lives: Mapping[str, tuple[str, ...]],
+    *,
+    sent: bool = False,
+    timeout: float = 30.0,
+) -> dict[str, Timeline]:
+    """Wait for these lives, and see that each is complete and in order.
+
+    `sent` says whether who sent them had Sluice too; a retry is always sent by the worker.
+    """
+    lines = wait_told(ingest, lives, timeout)
+    attempts = sum(map(len, lives.values())) - (0 if sent else len(lives))
+
+    def all_sent() -> bool:
+        lines.update(timelines(ingest.events()))
+        return sum(len(lines[task_id].sent) for task_id in lives) >= attempts
+
+    wait_for(all_sent, timeout, lambda: f"what was sent of {lives}")
+    faults = {
+        task_id: found
+        for task_id, attempts in lives.items()
+        if (found := lines[task_id].faults(attempts, sent=sent))
+    }
+    assert faults == {}
+    return lines
+
+
+def workers(ingest: IngestServer, state: str = "") -> list[Event]:
+    """The worker events so far, of one state or of any."""
+    return [
+        event["worker"]
+        for event in ingest.events()
+        if "worker" in event and state in ("", event["worker"]["state"])
+    ]

@@ -1,0 +1,428 @@
+"""The folder of rings: private, bounded, on pages that exist; and what happens where it is not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sluice.spool
+from sluice.ring import Reader, Ring
+from sluice.spool import Spool, default_folder
+from tests.doubles import run_python
+from tests.harness import CONNECTION_ID
+
+SIZE = 64 * 1024
+LINUX = sys.platform == "linux"
+pytestmark = pytest.mark.skipif(not LINUX, reason="elsewhere rings are always in plain memory")
+
+
+class Folder:
+    """A spool over a folder, and what it said."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.said: list[str] = []
+        self.spool = Spool(path, CONNECTION_ID, self.said.append)
+
+    def create(self, size: int = SIZE) -> Ring:
+        return self.spool.create(size, writer_pid=os.getpid())
+
+    def files(self) -> list[str]:
+        return sorted(entry.name for entry in self.path.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Folder(tmp_path / "rings")
+
+
+def orphan(folder: Folder, age: int) -> Path:
+    """The file of a ring whose process is gone; larger `age`: older."""
+    ring = folder.create()
+    path = folder.spool.path_of(ring)
+    ring.close()  # the lock goes with the last mapping
+    os.utime(path, (1_000_000 - age, 1_000_000 - age))
+    return path
+
+
+def assert_works(ring: Ring) -> None:
+    assert ring.append(b"payload") is False
+    assert [record.payload for record in Reader(ring).read(10, 1000)] == [b"payload"]
+
+
+# --- a file ---------------------------------------------------------------------------------------
+
+
+def test_a_ring_is_a_private_file_in_a_private_folder(folder):
+    before = os.umask(0)
+    try:
+        ring = folder.create()
+    finally:
+        os.umask(before)
+    path = folder.spool.path_of(ring)
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.stat().st_size == SIZE
+    assert path.name == f"6f1f64a7-{ring.ring_id:016x}.ring"
+    assert folder.said == []
+    assert_works(ring)
+
+
+def test_what_is_written_is_in_the_file(folder):
+    ring = folder.create()
+    ring.append(b"to be found after a kill")
+    assert b"to be found after a kill" in folder.spool.path_of(ring).read_bytes()
+
+
+def test_the_space_of_a_ring_is_reserved_when_it_is_made(folder):
+    path = folder.spool.path_of(folder.create(4 * SIZE))
+    assert path.stat().st_blocks * 512 >= 4 * SIZE
+
+
+def test_a_ring_knows_its_writer_and_every_ring_has_a_number_of_its_own(folder):
+    rings = [folder.spool.create(SIZE, writer_pid=pid) for pid in (0, 4242)]
+    assert [ring.writer_pid for ring in rings] == [0, 4242]
+    assert len({ring.ring_id for ring in rings}) == 2
+    assert all(0 < ring.ring_id < 2**63 for ring in rings)
+
+
+def test_missing_folders_above_are_made(tmp_path):
+    folder = Folder(tmp_path / "a" / "b" / "rings")
+    assert folder.spool.path_of(folder.create()) is not None
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+
+
+def test_the_one_descriptor_of_a_ring_is_not_inherited_by_other_programs(folder):
+    ring = folder.create()
+    path = folder.spool.path_of(ring)
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    ours = [int(link.name) for link in links if link.readlink() == path]
+    assert [os.get_inheritable(descriptor) for descriptor in ours] == [False]
+
+
+def test_unlink_removes_the_file_and_leaves_the_memory(folder):
+    ring = folder.create()
+    folder.spool.unlink(ring)
+    assert folder.files() == []
+    assert folder.spool.path_of(ring) is None
+    assert_works(ring)
+    folder.spool.unlink(ring)
+
+
+def test_discard_removes_the_file_and_the_memory(folder):
+    ring = folder.create()
+    folder.spool.discard(ring)
+    assert folder.files() == []
+    with pytest.raises(ValueError, match="released"):
+        ring.append(b"x")
+
+
+def test_a_file_that_somebody_removed_is_no_error(folder):
+    ring = folder.create()
+    folder.spool.path_of(ring).unlink()
+    folder.spool.discard(ring)
+
+
+# --- no file --------------------------------------------------------------------------------------
+
+
+def plain_memory(folder: Folder) -> str:
+    """Expect two rings in memory, that work, and one text; return it."""
+    for _ in range(2):
+        ring = folder.create()
+        assert folder.spool.path_of(ring) is None
+        assert_works(ring)
+        folder.spool.unlink(ring)
+        folder.spool.discard(ring)
+    (text,) = folder.said
+    assert "in memory only" in text
+    assert "lost if this process is killed" in text
+    return text
+
+
+@pytest.mark.parametrize("mode", [0o701, 0o710, 0o740, 0o707, 0o777, 0o1777])
+def test_a_folder_that_is_open_to_others_is_not_used(folder, mode):
+    folder.path.mkdir()
+    folder.path.chmod(mode)
+    assert "chmod 700" in plain_memory(folder)
+    assert folder.files() == []
+
+
+def test_a_folder_of_another_user_is_not_used(folder, monkeypatch):
+    folder.path.mkdir(mode=0o700)
+    me = os.getuid()
+    monkeypatch.setattr("sluice.spool.os.getuid", lambda: me + 1)
+    assert "belongs to another user" in plain_memory(folder)
+    assert folder.files() == []
+
+
+def test_a_link_to_a_folder_is_not_followed(folder, tmp_path):
+    real = tmp_path / "real"
+    real.mkdir(mode=0o700)
+    folder.path.symlink_to(real)
+    assert "is not a folder" in plain_memory(folder)
+    assert list(real.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_folder_is_left_alone(folder):
+    folder.path.write_text("mine")
+    assert "is not a folder" in plain_memory(folder)
+    assert folder.path.read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_made_is_said_by_name(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in plain_memory(Folder(tmp_path / "file" / "rings"))
+
+
+def test_no_folder_at_all_is_memory():
+    assert "no tmpfs" in plain_memory(Folder(None))
+
+
+def test_a_platform_that_cannot_reserve_space_gets_memory(folder, monkeypatch):
+    monkeypatch.delattr("sluice.spool.os.posix_fallocate")
+    assert "cannot reserve space" in plain_memory(folder)
+    assert not folder.path.exists()
+
+
+@pytest.mark.parametrize("step", ["fcntl.flock", "os.posix_fallocate", "mmap.mmap"])
+def test_a_file_that_failed_half_way_is_not_left_behind(folder, monkeypatch, step):
+    real = sluice.spool.mmap.mmap
+
+    def fail(descriptor, *args):
+        if descriptor == -1:
+            return real(descriptor, *args)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"sluice.spool.{step}", fail)
+    assert "No space left on device" in plain_memory(folder)
+    assert folder.files() == []
+
+
+# --- a full file system ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_tmpfs(tmp_path):
+    """A tmpfs of one MiB, full but for 100 KiB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    done = (
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(mount)],
+            capture_output=True,
+            check=False,
+        )
+        if os.getuid() == 0
+        else None
+    )
+    if done is None or done.returncode != 0:
+        pytest.skip("only root may mount a small tmpfs")
+    try:
+        (mount / "filler").write_bytes(b"x" * 924 * 1024)
+        yield mount
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+FILL_A_RING = """
+import sys
+from pathlib import Path
+from sluice.spool import Spool
+
+said = []
+spool = Spool(Path(sys.argv[1]), "6f1f64a7", said.append)
+ring = spool.create(256 * 1024, writer_pid=1)
+for _ in range(1000):
+    ring.append(b"x" * 1000)
+print("file" if spool.path_of(ring) else "memory", *said)
+"""
+DO_NOT_RESERVE = """
+import os
+os.posix_fallocate = lambda descriptor, start, size: os.ftruncate(descriptor, size)
+"""
+
+
+def test_a_full_tmpfs_kills_nobody(small_tmpfs):
+    done = run_python(FILL_A_RING, str(small_tmpfs))  # a SIGBUS is an exit code of its own
+    assert done.stdout.startswith("memory ")
+    assert "No space left on device" in done.stdout
+    assert [entry.name for entry in small_tmpfs.iterdir()] == ["filler"]
+
+
+def test_a_full_tmpfs_would_kill_whoever_did_not_reserve(small_tmpfs):
+    """The fact behind the design: without the reservation the same program is gone."""
+    with pytest.raises(AssertionError, match=f"exit code {-signal.SIGBUS}"):
+        run_python(DO_NOT_RESERVE + FILL_A_RING, str(small_tmpfs))
+
+
+# --- the limit ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three(monkeypatch):
+    """There is room for three small rings in a folder."""
+    monkeypatch.setattr(sluice.spool, "FOLDER_LIMIT", 3 * SIZE)
+
+
+def test_the_oldest_orphans_make_room(folder, three):
+    middle, oldest, youngest = orphan(folder, 2), orphan(folder, 3), orphan(folder, 1)
+    ring = folder.create()
+    assert not oldest.exists()
+    assert middle.exists()
+    assert youngest.exists()
+    assert folder.spool.path_of(ring) is not None
+    assert folder.said == []
+
+
+def test_as_many_orphans_go_as_must(folder, three):
+    paths = [orphan(folder, age) for age in (3, 2, 1)]
+    ring = folder.create(2 * SIZE)
+    assert [path.exists() for path in paths] == [False, False, True]
+    assert folder.spool.path_of(ring) is not None
+
+
+def test_orphans_stay_while_there_is_room(folder, three):
+    paths = [orphan(folder, age) for age in (1, 2)]
+    folder.create()
+    assert all(path.exists() for path in paths)
+
+
+def test_a_ring_in_use_never_makes_room_however_old_it_is(folder, three):
+    held = folder.create()
+    path = folder.spool.path_of(held)
+    os.utime(path, (1, 1))
+    orphans = [orphan(folder, age) for age in (1, 2)]
+    folder.create()
+    assert path.exists()
+    assert [one.exists() for one in orphans] == [True, False]
+    assert_works(held)
+
+
+def test_a_folder_full_of_rings_in_use_means_memory(folder, three):
+    held = [folder.create() for _ in range(3)]
+    ring = folder.create()
+    assert folder.spool.path_of(ring) is None
+    assert_works(ring)
+    assert all(folder.spool.path_of(one).exists() for one in held)
+    (text,) = folder.said
+    assert f"already take {3 * SIZE} of {3 * SIZE} bytes" in text
+
+
+def test_the_limit_is_half_of_a_small_file_system(folder, monkeypatch):
+    real = os.statvfs
+
+    def small(path):
+        facts = real(path)
+        return os.statvfs_result((facts.f_bsize, SIZE, 4, *facts[3:]))
+
+    monkeypatch.setattr("sluice.spool.os.statvfs", small)
+    rings = [folder.create() for _ in range(3)]
+    assert [folder.spool.path_of(ring) is not None for ring in rings] == [True, True, False]
+
+
+def test_rings_of_other_connections_count_and_go_as_well(folder, three):
+    other = Folder(folder.path)
+    other.spool = Spool(folder.path, "00000000-0000", other.said.append)
+    oldest = orphan(other, 9)
+    for age in (1, 2):
+        orphan(folder, age)
+    folder.create()
+    assert not oldest.exists()
+
+
+def test_files_that_are_no_rings_are_left_alone(folder, three, tmp_path):
+    folder.path.mkdir(mode=0o700)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"x" * 5 * SIZE)
+    ours = "00000000-0000000000000001.ring"
+    others = [folder.path / name for name in ("notes.txt", "x.ring", ours + ".bak", ours)]
+    for path in others[:3]:
+        path.write_bytes(b"x" * 5 * SIZE)
+    others[3].symlink_to(elsewhere)
+    ring = folder.create()
+    assert folder.spool.path_of(ring) is not None
+    assert all(path.exists() for path in others)
+
+
+def test_a_file_that_vanishes_while_the_folder_is_read_is_no_error(folder, three, monkeypatch):
+    gone = [orphan(folder, age) for age in (1, 2, 3)]
+    real = sluice.spool._ring_files
+
+    def read(path):
+        files = real(path)
+        for one in gone:
+            one.unlink()
+        return files
+
+    monkeypatch.setattr(sluice.spool, "_ring_files", read)
+    assert_works(folder.create())
+
+
+# --- who holds a ring -----------------------------------------------------------------------------
+
+
+def test_a_child_that_inherited_a_ring_holds_it_after_its_parent_let_go(folder):
+    run_python(
+        """
+        import os, sys
+        from pathlib import Path
+        from sluice.spool import Spool, _remove_if_nobodys
+
+        spool = Spool(Path(sys.argv[1]), "6f1f64a7", print)
+        ring = spool.create(64 * 1024, writer_pid=0)
+        path = spool.path_of(ring)
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if not child:
+            os.close(write_end)
+            os.read(read_end, 1)  # until the parent has looked
+            os._exit(0)
+        ring.close()
+        assert not _remove_if_nobodys(path)
+        assert path.exists()
+        os.close(write_end)
+        os.waitpid(child, 0)
+        assert _remove_if_nobodys(path)
+        assert not path.exists()
+        """,
+        str(folder.path),
+    )
+
+
+def test_the_ring_of_a_killed_process_is_nobodys_and_can_be_read(folder):
+    code = """
+        import os, signal, sys
+        from pathlib import Path
+        from sluice.spool import Spool
+
+        ring = Spool(Path(sys.argv[1]), "6f1f64a7", print).create(64 * 1024, writer_pid=0)
+        ring.append(b"last words")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    with pytest.raises(AssertionError, match="exit code -9"):
+        run_python(code, str(folder.path))
+    (name,) = folder.files()
+    with (folder.path / name).open("r+b") as file:
+        ring = Ring(sluice.spool.mmap.mmap(file.fileno(), 0))
+    assert [record.payload for record in Reader(ring).read(10, 1000)] == [b"last words"]
+    assert sluice.spool._remove_if_nobodys(folder.path / name)
+
+
+def test_the_default_is_a_folder_of_this_user_on_tmpfs():
+    if os.access("/dev/shm", os.W_OK | os.X_OK):
+        assert default_folder() == Path(f"/dev/shm/sluice-{os.getuid()}")
+    else:
+        assert default_folder() is None
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_elsewhere_there_is_no_default(monkeypatch, platform):
+    monkeypatch.setattr("sluice.spool.sys.platform", platform)
+    assert default_folder() is None
