@@ -11,7 +11,7 @@ Guarantees
   the memory outlives the process that wrote it.
 * **Every record is accounted for**: ``captured == settled + overwritten + pending``.
 * **The reader never trusts what it reads.**  Lengths are checked, every payload has a
-  CRC over itself and its sequence number, and damage is skipped, never looped on.
+  CRC over itself, its length and its sequence number, and damage is skipped, never looped on.
 
 What this relies on (each has a test in ``tests/test_ring_reliances.py``)
 -------------------------------------------------------------------------
@@ -63,7 +63,7 @@ _PAD: Final = 0xFFFF_FFFF
 #: Set in a record's length when its event id is already part of the payload.
 _RELAYED: Final = 0x8000_0000
 _LENGTH_MASK: Final = 0x7FFF_FFFF
-_SEQ_MASK: Final = 0xFFFF_FFFF
+_CRC_MASK: Final = 0xFFFF_FFFF
 
 
 class NotARing(ValueError):
@@ -176,8 +176,9 @@ class Ring:
                 at = 0
             elif end - words[_OLDEST] > capacity:
                 self._give_up_oldest(end - capacity)
-            header = _RECORD.pack(len(payload) | flag, crc32(payload, seq & _SEQ_MASK), seq)
-            data[at : at + size] = header + payload
+            length = len(payload) | flag
+            crc = crc32(payload, (seq ^ seq >> 32 ^ length) & _CRC_MASK)
+            data[at : at + size] = _RECORD.pack(length, crc, seq) + payload
             next_seq = seq + 1
             # The commit: from the first store on the record exists.  No call in between,
             # so no signal handler can see, or leave behind, half of it.
@@ -325,12 +326,12 @@ class Reader:
                 pos += room
                 continue
             size = length & _LENGTH_MASK
-            sound = size <= room - 16 and seq >= self.next_seq
+            sound = size <= room - 16 and self.next_seq <= seq <= words[_NEXT_SEQ]
             begin = PAGE + at + 16
             payload = memory[begin : begin + size] if sound else b""
             if pos < words[_OLDEST]:
                 continue  # it was overwritten while we copied it
-            if not sound or crc32(payload, seq & _SEQ_MASK) != crc:
+            if not sound or crc32(payload, (seq ^ seq >> 32 ^ length) & _CRC_MASK) != crc:
                 if self._suspect != pos:
                     self._suspect = pos  # perhaps only not visible yet: look again next time
                     break
@@ -371,7 +372,8 @@ class Reader:
             if (
                 first <= seq < last
                 and size <= room - 16
-                and crc32(data[at + 16 : at + 16 + size], seq & _SEQ_MASK) == crc
+                and crc32(data[at + 16 : at + 16 + size], (seq ^ seq >> 32 ^ length) & _CRC_MASK)
+                == crc
             ):
                 return candidate
         return head

@@ -450,7 +450,10 @@ def test_a_huge_number_is_read():
 def test_an_argument_that_is_part_of_the_mark_is_marked_once():
     arguments = Arguments(("argument",), {})
     once = error_text("an argument", arguments)
+    assert once == f"an {REPLACEMENT}"
     assert error_text(once, arguments) == once
+    both = Arguments(("argument", "a longer one"), {})
+    assert error_text("a longer one, argument", both) == f"{REPLACEMENT}, {REPLACEMENT}"
 
 
 def test_a_tree_that_is_too_large_to_be_searched_withholds_the_text():

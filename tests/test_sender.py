@@ -359,6 +359,18 @@ def test_what_is_captured_last_is_sent_before_the_end(rig):
     assert rig.delivered == [0]
 
 
+def test_what_had_to_wait_is_tried_once_more_at_the_end(rig):
+    rig.capture(1)
+
+    def answer(body):
+        ending, _ = rig.sender.ending, rig.sender.end_by(rig.clock.monotonic() + 60)
+        return FINE if ending else LATER
+
+    rig.answer = answer
+    rig.sender.run()
+    assert rig.delivered == [0]
+
+
 def test_the_loop_survives_what_was_not_foreseen(rig):
     rig.capture(3)
     answers = iter([RuntimeError("ours"), KeyboardInterrupt(), FINE])
@@ -462,16 +474,25 @@ def test_time_is_without_end_until_there_is_one(rig):
     assert rig.sender.ending
 
 
-def test_a_slow_api_that_takes_everything_does_not_hold_the_end_up():
+@pytest.mark.parametrize("outcome", [FINE, BAD, LARGE])
+def test_a_slow_api_does_not_hold_the_end_up(outcome):
     rig = Rig(8 * MIB)
     rig.capture(10_000)
     begun = rig.clock.monotonic()
 
     def answer(body):
         rig.clock.advance(1)
-        return FINE
+        return outcome
 
     rig.answer = answer
     rig.sender.end_by(begun + 2)
     rig.sender.run()
     assert rig.clock.monotonic() - begun <= 3
+    assert rig.balance == 0
+
+
+def test_a_turn_without_time_is_not_a_full_one(rig):
+    rig.capture(1)
+    rig.sender.end_by(rig.clock.monotonic() - 1)
+    rig.sender.turn()
+    assert (rig.bodies, rig.sender.last_full_turn) == ([], 0)

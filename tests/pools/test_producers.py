@@ -1,155 +1,174 @@
-"""`sent`, from every kind of process that sends tasks."""
+"""`sent` from every kind of process that sends tasks and is no worker."""
 
 import json
+import re
+import socket
 import sys
-import textwrap
+import time
+from urllib.request import urlopen
 
+import psutil
 import pytest
 
 from sluice.testing import Answer
-from tests.harness import environment
-from tests.harness.processes import ROOT
+from tests.harness import environment, wait_for
+from tests.pools.timeline import timelines
+from tests.pools.waiting import FAST
 
-pytestmark = [pytest.mark.pool, pytest.mark.redis]
+pytestmark = pytest.mark.redis
 
-PATCHES = {
-    "plain": "",
-    "gevent": "import gevent.monkey; gevent.monkey.patch_all()",
-    "eventlet": "import warnings; warnings.simplefilter('ignore')\n"
-    "import eventlet; eventlet.monkey_patch()",
-}
-BEGIN = "from tests.harness.apps.basic import app, ok\nimport os, sluice, sys, threading, time\n"
+TIMEOUT = 2.0  # the default of shutdown_timeout
 
 
 @pytest.fixture
-def run(redis_broker, start_process, ingest, spool_dir):
-    """Run a script to its end: what it printed as JSON, and the seconds it took to end."""
+def produce(redis_broker, start_process, spool_dir, ingest):
+    """Run `tests.pools.apps.produce`."""
 
-    def run(code: str, patch: str = "", *, seconds: float = 20):
-        script = start_process(
-            [sys.executable, "-c", f"{patch}\n{BEGIN}{textwrap.dedent(code)}"],
-            env=environment(redis_broker.url, ingest_url=ingest.url, spool_dir=spool_dir),
-            cwd=ROOT,
-            name="script",
+    def run(how, number=1, extra=None, url=None):
+        argv = [sys.executable, "-m", "tests.pools.apps.produce", how, str(number)]
+        env = environment(
+            redis_broker.url, ingest_url=url or ingest.url, spool_dir=spool_dir, extra=extra
         )
-        assert script.wait(seconds) == 0, script.output()
-        return [json.loads(line) for line in script.lines if line.startswith(("{", "[", '"'))]
+        return start_process(argv, env=env, name=how)
 
     return run
 
 
-def sent(ingest) -> list[dict]:
-    return [
-        e["job"] for e in ingest.events() if e["job"]["extensions"]["celeryEvent"] == "task-sent"
-    ]
+def sent(process):
+    """The ids that a process said it sent, with the process ids of the senders."""
+    said = [line.split() for line in process.matching("SENT ")]
+    return {task_id: int(pid) for _, task_id, pid in said}
 
 
-@pytest.mark.parametrize("kind", PATCHES)
-def test_a_script_that_ends_at_once_delivers(kind, run, ingest):
-    run("for n in range(10): ok.delay(n)", PATCHES[kind])
-    jobs = sent(ingest)
-    assert len(jobs) == 10
-    assert {(j["name"], j["state"], j["queue"], j["attempt"]) for j in jobs} == {
-        ("basic.ok", "queued", "celery", 1)
-    }
-    assert all(j["rootId"] == j["externalId"] and "createdAt" in j for j in jobs)
+def told(ingest):
+    """How often each id was told as sent, and never as anything else."""
+    lines = timelines(ingest.events())
+    assert not any(line.told for line in lines.values())
+    return {task_id: len(line.sent) for task_id, line in lines.items()}
 
 
-@pytest.mark.parametrize("kind", PATCHES)
-def test_a_script_ends_in_time_while_the_api_hangs(kind, run, ingest):
+@pytest.mark.parametrize("how", ["plain", "gevent", "eventlet"])
+def test_a_script_that_ends_at_once(how, produce, spool_dir, ingest):
+    """Hundreds of events, and the last statement of the script is the last `delay()`."""
+    script = produce(how, 300)
+    assert script.wait(30) == 0
+    assert told(ingest) == dict.fromkeys(sent(script), 1)
+    assert len(told(ingest)) == 300
+    assert list(spool_dir.glob("*.ring")) == []
+    assert script.matching("Traceback") == script.matching("rror") == []
+
+
+def test_a_process_with_threads(produce, spool_dir, ingest):
+    script = produce("threads", 25)
+    assert script.wait(30) == 0
+    assert told(ingest) == dict.fromkeys(sent(script), 1)
+    assert len(told(ingest)) == 8 * 25
+    assert list(spool_dir.glob("*.ring")) == []
+
+
+def test_a_script_that_forks(produce, spool_dir, ingest):
+    """Parent, child and grandchild; the parent's sender is at work when it forks."""
+    script = produce("fork", 20)
+    assert script.wait(30) == 0
+    assert told(ingest) == dict.fromkeys(sent(script), 1)
+    assert len(told(ingest)) == 20 * 4
+    assert len(set(sent(script).values())) == 3
+    assert list(spool_dir.glob("*.ring")) == []
+
+
+@pytest.mark.parametrize("how", ["multiprocessing", "multiprocessing-spawn"])
+def test_children_of_multiprocessing(how, produce, spool_dir, ingest):
+    """Such a child ends without Python's `atexit`."""
+    script = produce(how, 20)
+    assert script.wait(30) == 0
+    assert len(set(sent(script).values())) == 3
+    assert told(ingest) == dict.fromkeys(sent(script), 1)
+    assert len(told(ingest)) == 20 * 3
+    assert list(spool_dir.glob("*.ring")) == []
+
+
+def test_a_web_server_that_forks(produce, spool_dir, ingest):
+    """`init()` before the fork, as with a preloaded app: each process sends for itself."""
+    web = produce("web", extra=FAST)
+    (line,) = web.wait_line("LISTENS", 20)
+    _, port, threads = line.split()
+    assert threads == "1"
+
+    def ask(path):
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:  # noqa: S310
+            pid, threads = answer.read().split()
+            return int(pid), int(threads)
+
+    def both(path):
+        pids = set()
+        wait_for(lambda: pids.add(ask(path)[0]) or len(pids) == 2, 20, "both to have answered")
+        return pids
+
+    assert {threads for _, threads in [ask("/") for _ in range(10)]} == {1}
+    assert list(spool_dir.glob("*.ring")) == []
+    pids = both("/send")
+    assert set(sent(web).values()) == pids
+    wait_for(lambda: set(told(ingest)) >= set(sent(web)), 10, "what both sent")
+    assert told(ingest) == dict.fromkeys(sent(web), 1)
+    assert psutil.Process(web.pid).num_threads() == 1
+    assert [psutil.Process(pid).num_threads() for pid in pids] == [2, 2]
+
+
+def test_beat(redis_broker, start_process, spool_dir, tmp_path, ingest):
+    schedule = {"entry": {"task": "basic.ok", "schedule": 0.3}}
+    argv = [sys.executable, "-m", "celery", "-A", "tests.harness.apps.basic", "beat"]
+    env = environment(
+        redis_broker.url,
+        ingest_url=ingest.url,
+        spool_dir=spool_dir,
+        conf={"beat_schedule": schedule},
+    )
+    argv += ["-s", str(tmp_path / "schedule"), "--pidfile", "", "-l", "INFO"]
+    beat = start_process(argv, env=env, name="beat")
+    beat.wait_line("Sending due task", 30, count=4)
+    end = beat.stop()
+    assert end.code == 0
+    assert end.seconds < TIMEOUT + 1
+    assert len(told(ingest)) == redis_broker.queue_length() == len(beat.matching("Sending due"))
+    with redis_broker.server.client(redis_broker.space) as valkey:
+        queued = [json.loads(m)["headers"]["id"] for m in valkey.lrange("celery", 0, -1)]
+    assert told(ingest) == dict.fromkeys(queued, 1)
+    assert list(spool_dir.glob("*.ring")) == []
+
+
+def test_a_process_that_sends_nothing_has_no_thread_and_no_ring(produce, spool_dir, ingest):
+    script = produce("nothing")
+    assert script.wait(20) == 0
+    assert script.matching("STATS") == ["STATS none True 0"]
+    assert script.matching("THREADS") == ["THREADS 1 1"]
+    assert list(spool_dir.glob("*")) == []
+    assert ingest.requests == []
+
+
+@pytest.fixture
+def silent_url():
+    """A server whose queue of connections is full: to connect to it takes for ever."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(server.getsockname())
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/api"
+        for one in waiting:
+            one.close()
+
+
+@pytest.mark.parametrize("how", ["plain", "gevent", "eventlet"])
+@pytest.mark.parametrize("trouble", ["hangs", "cannot be reached"])
+def test_a_script_ends_in_time_when_the_api(how, trouble, produce, spool_dir, ingest, silent_url):
     ingest.answer = Answer(fault="hang")
-    (told,) = run(
-        """
-        import atexit, json
-        ok.delay(1)
-        time.sleep(0.1)
-        begun = time.monotonic()
-        atexit._run_exitfuncs()
-        print(json.dumps({"seconds": time.monotonic() - begun}), flush=True)
-        """,
-        PATCHES[kind],
-    )
-    assert told["seconds"] < 3.0
-
-
-@pytest.mark.parametrize("kind", PATCHES)
-def test_a_process_that_sends_nothing_has_no_thread_of_ours(kind, run):
-    (told,) = run(
-        """
-        import json
-        print(json.dumps({"threads": len(os.listdir("/proc/self/task")),
-                          "stats": sluice.stats().captured}), flush=True)
-        """,
-        PATCHES[kind],
-    )
-    assert told == {"threads": 1, "stats": 0}
-
-
-def test_every_thread_of_a_process_is_heard(run, ingest):
-    run(
-        """
-        threads = [threading.Thread(target=lambda: [ok.delay(n) for n in range(25)])
-                   for _ in range(8)]
-        for thread in threads: thread.start()
-        for thread in threads: thread.join()
-        """
-    )
-    assert len(sent(ingest)) == 200
-
-
-def test_processes_that_are_forked_after_init_send_for_themselves(run, ingest):
-    """As in a web server with preload: initialised in the parent, used in the children."""
-    run(
-        """
-        import multiprocessing
-        def serve(n):
-            for _ in range(n): ok.delay(n)
-            assert sluice.flush(10)
-        context = multiprocessing.get_context("fork")
-        servers = [context.Process(target=serve, args=(n,)) for n in (3, 4)]
-        for server in servers: server.start()
-        for server in servers: server.join()
-        assert [server.exitcode for server in servers] == [0, 0]
-        pid = os.fork()
-        if pid == 0:
-            ok.delay(1)
-            sys.exit(0)  # by way of atexit
-        os.waitpid(pid, 0)
-        """
-    )
-    assert len(sent(ingest)) == 8
-    rings = {j["extensions"]["eventId"].partition("-")[0] for j in sent(ingest)}
-    assert len(rings) == 3
-
-
-def test_canvas_is_sent_with_parents_and_roots(run, ingest):
-    run(
-        """
-        from celery import chain, group
-        (ok.si(1) | ok.si(2)).apply_async()
-        group(ok.si(n) for n in range(3)).apply_async()
-        app.send_task("elsewhere.task", queue="other", countdown=60)
-        """
-    )
-    jobs = sent(ingest)
-    assert len(jobs) == 1 + 3 + 1  # the chain's second is sent by whoever runs the first
-    elsewhere = next(j for j in jobs if j["name"] == "elsewhere.task")
-    assert elsewhere["queue"] == "other"
-    assert elsewhere["scheduledFor"] > elsewhere["createdAt"]
-
-
-def test_beat_sends(redis_broker, start_process, ingest, spool_dir, tmp_path):
-    conf = {"beat_schedule": {"tick": {"task": "basic.ok", "schedule": 0.2}}}
-    beat = start_process(
-        [
-            *(sys.executable, "-m", "celery", "-A", "tests.harness.apps.basic", "beat"),
-            *("-l", "INFO", "--schedule", str(tmp_path / "schedule"), "--pidfile="),
-        ],
-        env=environment(
-            redis_broker.url, ingest_url=ingest.url, spool_dir=spool_dir, conf=conf,
-            extra={"SLUICE_FLUSH_INTERVAL": "0.2"},
-        ),
-        cwd=ROOT, name="beat",
-    )  # fmt: skip
-    assert ingest.wait_for(lambda server: len(sent(server)) >= 3, 20), beat.output()
-    assert beat.stop().code == 0
+    script = produce(how, 5, url=ingest.url if trouble == "hangs" else silent_url)
+    script.wait_line("LAST WORD", 20)
+    begin = time.monotonic()
+    assert script.wait(20) == 0
+    assert time.monotonic() - begin < TIMEOUT + 1
+    assert len(sent(script)) == 5
+    # What could not be delivered waits for the next process.
+    (ring,) = spool_dir.glob("*.ring")
+    text = ring.read_bytes()
+    assert all(re.search(task_id.encode(), text) for task_id in sent(script))
