@@ -151,6 +151,7 @@ def test_the_application_keeps_its_thread_pool_and_its_dns(
     server.answer = Answer(delay=10)
     result = probe("0.5", "--pool")
     assert result.report["pool_seconds"] < 0.95
+    assert result.report["dns_seconds"] < 0.3
 
 
 def test_gevent_wait_returns_as_if_there_were_no_sender(probe: Any, library: str) -> None:
