@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Final
+from urllib.parse import quote, quote_plus
 from uuid import UUID
 
 from sluice.events import (
@@ -35,7 +36,7 @@ WITHHELD: Final = "[withheld: too large to be searched for the task's arguments]
 _STAND_INS: Final = tuple(map(chr, range(0xE000, 0xE040)))
 #: Shorter values are words like "eu" or "12": they name nothing, and are everywhere.
 _SHORTEST: Final = 4
-#: Characters at each end of a long text, which libraries show when they shorten it.
+#: Characters by which the beginning, or the end, of a long value is recognised.
 _END: Final = 16
 #: Nodes of an argument tree that are looked at.
 _MOST_NODES: Final = 50_000
@@ -82,7 +83,38 @@ class Arguments:
         for value in self._values:
             if value in text:
                 text = text.replace(value, found)
+            if len(value) > 2 * _END:
+                text = _without_parts(text, value, found)
+                text = _without_parts(text[::-1], value[::-1], found)[::-1]
         return text.replace(found, REPLACEMENT)
+
+
+def _without_parts(text: str, value: str, found: str) -> str:
+    """`text` without what is left of a long value that was cut off somewhere.
+
+    Python itself shows 200 characters of what `int()` did not like, libraries as many as
+    they please: from where the beginning of `value` is, as far as the two agree.
+    """
+    beginning = value[:_END]
+    kept: list[str] = []
+    position = 0
+    while (at := text.find(beginning, position)) >= 0:
+        kept += text[position:at], found
+        position = at + _common_length(text[at : at + len(value)], value)
+    kept.append(text[position:])
+    return "".join(kept)
+
+
+def _common_length(one: str, other: str) -> int:
+    """How many characters two texts have in common from their beginning."""
+    least, most = 0, min(len(one), len(other))
+    while least < most:
+        middle = (least + most + 1) // 2
+        if one[:middle] == other[:middle]:
+            least = middle
+        else:
+            most = middle - 1
+    return least
 
 
 def _leaves(roots: list[object]) -> tuple[set[str], bool]:
@@ -106,8 +138,8 @@ def _leaves(roots: list[object]) -> tuple[set[str], bool]:
 def _printed(value: object) -> tuple[str, ...]:
     """How a value looks in a message: of plain types only, others would run foreign code."""
     if isinstance(value, str):
-        ends = (value[:_END], value[-_END:]) if len(value) > 2 * _END else ()
-        return value, repr(value)[1:-1], json.dumps(value)[1:-1], *ends
+        in_json = json.dumps(value)[1:-1]
+        return value, repr(value)[1:-1], in_json, quote(value, safe=""), quote_plus(value)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace"), repr(value)[2:-1]
     if isinstance(value, bool) or not isinstance(value, _PLAIN):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -25,19 +26,18 @@ class Module:
         self.source = path.read_text()
         self.tree = ast.parse(self.source)
         #: (module, name or None), wherever it is imported, but for type checkers only.
-        self.imports = set(self._imported(self.tree))
+        self.imports = set(self._imported([self.tree]))
 
-    def _imported(self, node: ast.AST):
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-                for other in child.orelse:
-                    yield from self._imported(other)
-            elif isinstance(child, ast.Import):
-                yield from ((alias.name, None) for alias in child.names)
-            elif isinstance(child, ast.ImportFrom):
-                yield from ((self._absolute(child), alias.name) for alias in child.names)
+    def _imported(self, nodes: Iterable[ast.AST]):
+        for node in nodes:
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+                yield from self._imported(node.orelse)
+            elif isinstance(node, ast.Import):
+                yield from ((alias.name, None) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield from ((self._absolute(node), alias.name) for alias in node.names)
             else:
-                yield from self._imported(child)
+                yield from self._imported(ast.iter_child_nodes(node))
 
     def _absolute(self, node: ast.ImportFrom) -> str:
         if not node.level:
@@ -227,6 +227,30 @@ def undocumented(node: ast.AST, path: str):
 def test_every_public_name_has_a_docstring(module):
     assert ast.get_docstring(module.tree)
     assert list(undocumented(module.tree, module.name)) == []
+
+
+def test_the_reader_of_imports_finds_them_wherever_they_are():
+    found = Module.__new__(Module)
+    found.name, found.is_package = "sluice.capture.made_up", False
+    source = """
+import a.b
+from . import c
+from .. import d
+from ..e import f
+def g():
+    try:
+        import h
+    except ImportError:
+        from i import j as k
+if TYPE_CHECKING:
+    import not_this
+else:
+    import l
+"""
+    assert set(found._imported([ast.parse(source)])) == {
+        *(("a.b", None), ("sluice.capture", "c"), ("sluice", "d"), ("sluice.e", "f")),
+        *(("h", None), ("i", "j"), ("l", None)),
+    }
 
 
 def test_the_reader_of_docstrings_finds_a_missing_one():

@@ -183,9 +183,13 @@ def test_celery_is_left_alone_where_somebody_listens_already(ear):
 # --- faults ---------------------------------------------------------------------------------------
 
 
+def raise_deep_down() -> None:
+    raise KeyError(SECRET)
+
+
 def fault(notices: Notices, place: str = "a place") -> None:
     try:
-        raise KeyError(SECRET)
+        raise_deep_down()
     except KeyError as error:
         notices.fault(place, error)
 
@@ -195,8 +199,8 @@ def test_a_fault_says_what_and_where_but_not_its_text(ear):
     fault(notices)
     notices.log()
     (text,) = ear.lines
-    line = fault.__code__.co_firstlineno + 2
-    assert f"A fault in Sluice was caught in a place (KeyError at fault:{line})" in text
+    line = raise_deep_down.__code__.co_firstlineno + 1
+    assert f"caught in a place (KeyError at raise_deep_down:{line})" in text
     assert text.startswith("[sluice] ")
     assert "\n         See: https://" in text
     assert SECRET not in text

@@ -246,6 +246,11 @@ def test_publications_that_never_end_are_forgotten(sending):
     assert sending.tape.event.timestamp == moment(5.0)
 
 
+def test_a_publication_that_has_ended_is_forgotten(sending):
+    sending.publish(HEADERS)
+    assert sending.capture._begun == {}
+
+
 def test_what_waits_to_be_said_is_logged_when_a_task_is_sent(sending, caplog):
     sending.tape.notices.add("a", "something to say")
     sending.publish(HEADERS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -151,6 +153,17 @@ def test_a_ring_that_nobody_writes_yet_stays(family):
     assert [n for n, _ in family.arrived()] == [1]
 
 
+def test_a_child_that_nobody_has_reaped_has_ended_and_can_still_be_reaped(family):
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    child = family.child(process.pid)
+    write(child, 1)
+    family.relay.move()
+    assert family.discarded == [child]
+    assert [n for n, _ in family.arrived()] == [1]
+    assert process.wait() == 3
+
+
 def test_a_process_number_that_belongs_to_someone_else_by_now_is_not_our_child(family, monkeypatch):
     def not_yours(pid, signal):
         raise PermissionError(errno.EPERM, "Operation not permitted")
@@ -197,6 +210,16 @@ def test_counts_of_children_that_have_ended_remain(family):
         "too_large": 1,
         "contended": 0,
     }
+
+
+def test_counts_of_a_living_child_are_there_at_once(family):
+    child = family.child()
+    write(child, *range(10), size=7000)
+    child.count_unencodable()
+    family.relay.move()
+    assert family.relay.lost["overwritten"] == 2
+    assert family.relay.lost["unencodable"] == 1
+    assert family.balance == 0
 
 
 def test_what_waits_in_a_child_is_counted_before_it_is_moved(family):

@@ -568,6 +568,23 @@ def test_no_argument_or_result_is_ever_reported(data, end, tracebacks):
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        {"args": [CANARY]},
+        {"kwargs": {"k": [CANARY]}},
+        {"argsrepr": CANARY},
+        {"kwargsrepr": CANARY},
+    ],
+    ids=lambda message: next(iter(message)),
+)
+def test_arguments_are_known_from_every_part_of_a_message(bench, message):
+    request = bench.run()
+    request.request_dict |= message
+    request.on_failure(error_info(ValueError(f"cannot use {CANARY} here")))
+    assert bench.last.job.error == "cannot use [argument] here"
+
+
+@pytest.mark.parametrize(
     ("text", "name"),
     [
         (f"<CardError {CANARY}>", None),

@@ -23,14 +23,14 @@ RUNS = [
 
 
 @pytest.fixture(scope="module", params=RUNS)
-def run(request: pytest.FixtureRequest) -> Iterator[Run]:
+def run(request: pytest.FixtureRequest) -> Run:
     """All kinds of tasks on one worker of each pool on each broker, when it is over."""
     pool, broker = request.param
     server = request.getfixturevalue("valkey" if broker == "redis" else "rabbitmq")
     with (valkey_space if broker == "redis" else rabbitmq_space)(server) as space:
         done = carry_out(pool, space)
     request.config.stash.setdefault(_columns, {})[pool, broker] = done.counts()
-    yield done
+    return done
 
 
 @pytest.hookimpl(wrapper=True)

@@ -106,13 +106,7 @@ KINDS = (
     ),
     Kind("Ignore", "basic.ignored", ("received started ignored",)),
     Kind("Reject", "basic.rejected", (_FAILS,), error=("not for us", "Reject")),
-    # Where several threads or greenlets take messages, a test of its own looks closely.
-    Kind(
-        "Reject, requeue",
-        "life.requeued",
-        (f"received started requeued {PLAIN}",),
-        pools=("prefork", "solo"),
-    ),
+    Kind("Reject, requeue", "life.requeued", (f"received started requeued {PLAIN}",)),
     Kind("ETA", options={"countdown": ETA}),
     # Celery tells of no `received` here, and so do we.
     Kind("revoked before start", attempts=("revoked",)),

@@ -141,7 +141,7 @@ def test_the_broker_hears_nothing_more(pool, redis_broker, start_worker, spool_d
             with sender(redis_broker, plan, spool_dir, **env) as script:
                 assert script.wait() == 0
             for name, count, end in ends:
-                wait_for(lambda: len(ended(worker, name, end)) >= count, 20, f"{name} to end")  # noqa: B023
+                wait_for(lambda: len(ended(worker, name, end)) >= count, 20, f"{name} to end")
             wait_for(lambda: worker.matching("no.such.task"), 10, "the unknown task")
             assert worker.stop().code == 0
         heard.append(Counter(same_each_time(c) for c in commands if not HOUSEKEEPING.match(c)))

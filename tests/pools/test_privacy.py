@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sluice.testing import Answer, IngestServer
-from tests.harness import API_KEY, Worker, client_app, environment, wait_for
+from tests.harness import API_KEY, Worker, client_app, wait_for
 from tests.harness.brokers import valkey_space
 from tests.pools.plan import GATE, Kind, messages, new_id
 from tests.pools.run import send_invalid, sender, sent_by
@@ -230,19 +230,7 @@ def hard_traces(valkey, tmp_path_factory):
         yield leave_traces("gevent", broker, tmp_path_factory.mktemp("traces"), kinds)
 
 
-def leaks(reason):
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
-LEAKS = {
-    "long, shown in part": leaks("only 16 characters at each end of a long argument are looked for"),
-    "URL": leaks("an argument is not looked for as a URL quotes it"),
-}
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=LEAKS.get(name, ())) for name in HARD]
-)
+@pytest.mark.parametrize("name", HARD)
 def test_hard_cases(name, hard_traces):
     line = hard_traces.lines[hard_traces.ids[name]]
     assert [event["job"]["error"] for event in line.events if "CANARY" in str(event)] == []

@@ -40,7 +40,7 @@ class Declined(Exception):
         return f"card {self.card!r} was declined"
 
 
-def _raise(how: str, x: Any, more: dict[str, Any]) -> Any:  # noqa: C901, PLR0911, PLR0912, PLR0915
+def _raise(how: str, x: Any, more: dict[str, Any]) -> Any:  # noqa: PLR0912
     match how:
         case "return":
             return {"the result": x, "more": more, "made up": "CANARY-result"}

@@ -1,8 +1,8 @@
 """A script that sends what it is told to, prints the ids, and ends.
 
-Variables: PLAN (JSON: a list of {kind, task, args, kwargs, options, gate}) and PLAN_GATES (a folder:
-a task is sent when the file of the name of its gate is there).  Prints ``SENT KIND ID BEFORE AFTER``
-for each task, with the Unix times around its publication, and ``ALL SENT``.
+Variables: PLAN (JSON: a list of {kind, task, args, kwargs, options, gate}) and PLAN_GATES (a
+folder: a task is sent when the file of the name of its gate is there).  Prints ``SENT KIND ID
+BEFORE AFTER`` for each task, with the Unix times around its publication, and ``ALL SENT``.
 """
 
 import importlib
