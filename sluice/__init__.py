@@ -119,4 +119,4 @@ def shutdown(timeout: float | None = None) -> bool:
 
 def stats() -> Stats:
     """What was captured, delivered, dropped, and waits."""
-    return _client.stats() if _client is not None else Stats()
+    return _client.stats() if _client is not None else Stats(faults=_notices.faults)

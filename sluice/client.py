@@ -19,6 +19,7 @@ import atexit
 import importlib
 import logging
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -88,15 +89,11 @@ class Client:
         In a patched process the sender's modules are copied here, before there is an event
         loop to hold up; an unpatched one imports them when it first sends.
         """
-        self.recorder.closed = True
         if self._concurrency.is_green:
             self._native = native.load(self._concurrency)
         if self.settings.debug:
             evidence = self._concurrency.evidence
             self.notices.add("detected", f"[sluice] On: {evidence}.", level=logging.INFO)
-        ProducerCapture(self.recorder).connect()
-        observer = TaskObserver(self.recorder, tracebacks=self.settings.capture_tracebacks)
-        WorkerCapture(self.recorder, observer, self).connect()
         if self.settings.celery_events:
             from sluice.capture import broker_events
 
@@ -106,7 +103,15 @@ class Client:
             after_in_parent=self._after_fork_in_parent,
             after_in_child=self._after_fork_in_child,
         )
-        self.recorder.closed = False
+        observer = TaskObserver(self.recorder, tracebacks=self.settings.capture_tracebacks)
+        captures = ProducerCapture(self.recorder), WorkerCapture(self.recorder, observer, self)
+        try:
+            for capture in captures:
+                capture.connect()
+        except BaseException:
+            for capture in captures:
+                capture.disconnect()
+            raise
 
     def _no_folder(self, reason: str) -> None:
         self.notices.add("no folder", f"[sluice] {reason[0].upper()}{reason[1:]}.")
@@ -178,6 +183,11 @@ class Client:
         # The last registered runs first: before those of the libraries just imported.
         atexit.unregister(self._at_exit)
         atexit.register(self._at_exit)
+        processes = sys.modules.get("multiprocessing.process")
+        if processes is not None and processes.parent_process() is not None:
+            # A process of multiprocessing ends without `atexit`, by way of its own list.
+            util = importlib.import_module("multiprocessing.util")
+            util.Finalize(None, self._at_exit, exitpriority=0)
 
     def _sender_modules(self) -> native.Native:
         """The sender's modules; called on its thread, which imports them if nobody has."""

@@ -43,7 +43,7 @@ class Verdict(Enum):
     MISDIRECTED = auto()
     #: 413: half of it may pass.
     TOO_LARGE = auto()
-    #: 400 or 422: at least one event in it is bad.
+    #: 400, 409 or 422: at least one event in it is bad.
     REJECTED = auto()
 
 
@@ -71,7 +71,7 @@ def judge(status: int, retry_after: str | None = None) -> Outcome:
         return Outcome(Verdict.UNAUTHORIZED, reason)
     if status == 413:
         return Outcome(Verdict.TOO_LARGE, reason)
-    if status in (400, 422):
+    if status in (400, 409, 422):
         return Outcome(Verdict.REJECTED, reason)
     if status >= 500 or status in (408, 425, 429):
         return Outcome(Verdict.LATER, reason, seconds_to_wait(retry_after))
@@ -184,8 +184,7 @@ class Deliverer:
                 self._url, data=body, timeout=timeout, allow_redirects=False, stream=True
             ) as response:
                 outcome = judge(response.status_code, response.headers.get("Retry-After"))
-                if outcome.verdict is Verdict.DELIVERED:
-                    _use_up(response)
+                _use_up(response)
         except self._failures as error:
             outcome = Outcome(Verdict.LATER, describe(error))
         if outcome.verdict is not Verdict.DELIVERED:
@@ -197,7 +196,7 @@ def _use_up(response: Any) -> None:
     """Read a short answer to its end, for keep-alive.  What it says is of no use to us."""
     try:
         response.raw.read(_ANSWER_READ, decode_content=False)
-    except Exception:  # noqa: BLE001, S110  it was accepted, whatever follows the status line
+    except Exception:  # noqa: BLE001, S110  the status line has said it all
         pass
 
 

@@ -44,10 +44,6 @@ class Notices:
         self._said[kind] = now
         self._waiting.append((level, text))
 
-    def forget(self, kind: str) -> None:
-        """The matter is settled; if it comes up again, say so again."""
-        self._said.pop(kind, None)
-
     def fault(self, place: str, error: BaseException) -> None:
         """A fault of ours: counted, and logged at most once a minute per place.
 

@@ -1,8 +1,9 @@
 """Capture -> ring: an event becomes bytes and is written down.  This is the whole hot path.
 
-Guarantees: `job()` and `worker()` never wait, never raise (but for an exception that a
-signal handler raises while they run, such as a soft time limit) and count every event that
-they were given, also one that cannot be encoded.
+Guarantees: `job()` and `worker()` never wait, and count every event that they were given,
+also one that cannot be encoded.  They raise only what a signal handler raises while they
+run, such as a soft time limit, and an :class:`OSError` where this process has no ring yet
+and not even memory for one is to be had.
 """
 
 from __future__ import annotations

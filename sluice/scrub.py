@@ -100,20 +100,24 @@ def _without_parts(text: str, value: str, found: str) -> str:
     position = 0
     while (at := text.find(beginning, position)) >= 0:
         kept += text[position:at], found
-        position = at + _common_length(text[at : at + len(value)], value)
+        position = at + _common_length(text, at, value)
     kept.append(text[position:])
     return "".join(kept)
 
 
-def _common_length(one: str, other: str) -> int:
-    """How many characters two texts have in common from their beginning."""
-    least, most = 0, min(len(one), len(other))
-    while least < most:
-        middle = (least + most + 1) // 2
-        if one[:middle] == other[:middle]:
-            least = middle
+def _common_length(text: str, at: int, value: str) -> int:
+    """How many characters of `value`, at least `_END`, stand in `text` from `at` on.
+
+    In steps that double and then halve, so that the cost is that of what is found.
+    """
+    most = min(len(value), len(text) - at)
+    least, step = min(_END, most), _END
+    while step:
+        end = least + step
+        if end <= most and text[at + least : at + end] == value[least:end]:
+            least, step = end, 2 * step
         else:
-            most = middle - 1
+            step //= 2
     return least
 
 

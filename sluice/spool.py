@@ -82,9 +82,11 @@ class Spool:
         return Ring(memory, ring_id=ring_id, writer_pid=writer_pid)
 
     def discard(self, ring: Ring) -> None:
-        """Remove the ring's file and let go of its memory."""
+        """Remove the ring's file.  The memory goes with the last who looks at it.
+
+        Not before: `sluice.stats()` may be counting on another thread just now.
+        """
         self.unlink(ring)
-        ring.close()
 
     def unlink(self, ring: Ring) -> None:
         """Remove the ring's file, if it has one; the memory stays."""

@@ -26,7 +26,7 @@ NO_PROCESS = 2**30
 
 #: For laws: a busy machine is no reason to fail.
 LAW = settings(
-    max_examples=100,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

@@ -105,11 +105,11 @@ def delivery():
 
 TABLE = {
     Verdict.DELIVERED: [200, 201, 202, 204, 299],
-    Verdict.REJECTED: [400, 422],
+    Verdict.REJECTED: [400, 409, 422],
     Verdict.UNAUTHORIZED: [401, 403],
     Verdict.TOO_LARGE: [413],
     Verdict.LATER: [408, 425, 429, 500, 502, 503, 504, 507, 599, 600],
-    Verdict.MISDIRECTED: [300, 301, 302, 303, 304, 307, 308, 402, 404, 405, 409, 410, 418, 451],
+    Verdict.MISDIRECTED: [300, 301, 302, 303, 304, 307, 308, 402, 404, 405, 410, 418, 451],
 }
 
 

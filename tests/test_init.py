@@ -286,7 +286,7 @@ def fail(*args, **kwargs):
 {broken}
 sluice.init()
 {PUBLISH}
-assert sluice.stats() == sluice.Stats()
+assert sluice.stats() == sluice.Stats(faults=1)
 assert sluice.flush() and sluice.shutdown()
 """
     )
@@ -295,6 +295,28 @@ assert sluice.flush() and sluice.shutdown()
     (fault,) = said(done.stderr, "WARNING")
     assert "A fault in Sluice was caught in init() (KeyError at fail:" in fault
     assert "nobody should see" not in done.stderr
+
+
+def test_after_a_fault_in_setup_another_call_can_succeed(python):
+    python(
+        """
+        import sluice, sluice.client
+
+        def fail(*args, **kwargs):
+            raise KeyError
+
+        real = sluice.client.WorkerCapture.connect
+        sluice.client.WorkerCapture.connect = fail
+        sluice.init()
+        sluice.client.WorkerCapture.connect = real
+        sluice.init()
+        from celery import signals
+        headers = {"task": "t", "id": "i"}
+        signals.before_task_publish.send(sender="t", headers=headers, body=())
+        signals.after_task_publish.send(sender="t", headers=headers, body=(), routing_key="q")
+        assert sluice.stats().captured == 1
+        """
+    )
 
 
 def test_a_celery_that_cannot_be_imported_is_a_fault_like_any_other(python):

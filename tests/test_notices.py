@@ -105,16 +105,6 @@ def test_a_kind_that_may_come_again_is_said_at_most_once_a_minute(ear, clock):
     assert ear.lines == ["one", "three"]
 
 
-def test_what_is_forgotten_can_be_said_again(ear):
-    notices = Notices()
-    notices.add("a", "first")
-    notices.forget("a")
-    notices.forget("never said")
-    notices.add("a", "again")
-    notices.log()
-    assert ear.lines == ["first", "again"]
-
-
 def test_kinds_without_end_take_no_memory_without_end(ear):
     notices = Notices()
     for n in range(1000):

@@ -235,6 +235,36 @@ def test_without_children_nothing_is_counted(family):
     assert sum(family.relay.lost.values()) == 0
 
 
+@pytest.mark.parametrize("count", ["captured", "waiting", "lost"])
+def test_a_child_may_be_let_go_while_another_thread_counts(count):
+    parent = memory_ring(MIB, ring_id=1, writer_pid=ALIVE)
+    relay = Relay(parent, Ring.close)
+
+    class Interrupted(Ring):
+        """The sender's thread gets its turn when this ring has been counted."""
+
+        @property
+        def captured(self):
+            relay.move()
+            return super().captured
+
+        @property
+        def settled_seq(self):
+            relay.move()
+            return super().settled_seq
+
+        @property
+        def skipped_by(self):
+            relay.move()
+            return super().skipped_by
+
+    first = Interrupted(memory_ring().memory, ring_id=2, writer_pid=ALIVE)
+    second = memory_ring(ring_id=3, writer_pid=NO_PROCESS)
+    relay.add(first)
+    relay.add(second)
+    getattr(relay, count)
+
+
 STEPS = st.one_of(
     st.tuples(st.just("new"), st.just(0), st.just(0)),
     st.tuples(st.just("write"), st.integers(0, 30), st.sampled_from([0, 1000, 7000, 10_000])),

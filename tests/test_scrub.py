@@ -488,10 +488,34 @@ def test_the_names_of_keyword_arguments_are_no_values():
         (dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC), "2026-01-02T03:04:05+00:00"),
         (uuid.UUID(int=77), uuid.UUID(int=77).hex),
         ("M\u00fcller-L\u00fcdenscheidt", "M\\u00fcller-L\\u00fcdenscheidt"),
+        ("Ann Lee & Co/5", "Ann%20Lee%20%26%20Co%2F5"),
+        ("Ann Lee & Co/5", "Ann+Lee+%26+Co%2F5"),
     ],
 )
 def test_a_value_is_found_as_json_and_others_print_it(value, printed):
     assert printed not in error_text(f"refused: {printed}", Arguments((value,), {}))
+
+
+@LAW
+@given(
+    value=st.text(_CHARACTERS, min_size=33, max_size=60),
+    kept=st.integers(16, 60),
+    around=st.tuples(st.text(_CHARACTERS, max_size=6), st.text(_CHARACTERS, max_size=6)),
+)
+def test_both_ends_of_a_long_value_are_found_where_it_was_cut_off(value, kept, around):
+    before, behind = around
+    arguments = Arguments((value,), {})
+    beginning, end = value[:kept], value[-kept:]
+    assert beginning[:16] not in error_text(f"{before}{beginning}{behind}", arguments)
+    assert end[-16:] not in error_text(f"{before}{end}{behind}", arguments)
+
+
+def test_the_beginnings_of_a_long_argument_take_no_time():
+    arguments = Arguments(("x" * 16 + "y" * MEGABYTE,), {})
+    text = ("x" * 16 + "z") * (MEGABYTE // 17)
+    begun = time.process_time()
+    error_text(text, arguments)
+    assert time.process_time() - begun < 1.0
 
 
 def test_a_value_that_a_library_has_shortened_is_found():

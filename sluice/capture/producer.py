@@ -52,6 +52,11 @@ class ProducerCapture:
             self.after_publish, weak=False, dispatch_uid="sluice.after_task_publish"
         )
 
+    def disconnect(self) -> None:
+        """Listen no more."""
+        signals.before_task_publish.disconnect(dispatch_uid="sluice.before_task_publish")
+        signals.after_task_publish.disconnect(dispatch_uid="sluice.after_task_publish")
+
     def before_publish(self, headers: Any = None, body: Any = None, **_: object) -> None:
         """Take the time."""
         try:

@@ -244,13 +244,13 @@ class TaskObserver:
     ) -> float:
         """When it happened, by the task's own clocks: results wait while a broker is down."""
         now = self._clock()
+        if celery_event == "task-retried" and request.sluice_next_received is not None:
+            return request.sluice_next_received
         started = request.time_start
         if started is None:
             return now
         if celery_event == "task-started":
             return started
-        if celery_event == "task-retried" and request.sluice_next_received is not None:
-            return request.sluice_next_received
         runtime = extensions.get("runtime")
         if isinstance(runtime, (float, int)):
             return min(now, started + runtime)

@@ -53,13 +53,21 @@ class WorkerCapture:
 
     def connect(self) -> None:
         """Listen from now on; a second time changes nothing."""
-        for signal, receiver in (
+        for signal, receiver in self._receivers():
+            signal.connect(receiver, weak=False, dispatch_uid=f"sluice.{signal.name}")
+
+    def disconnect(self) -> None:
+        """Listen no more."""
+        for signal, _ in self._receivers():
+            signal.disconnect(dispatch_uid=f"sluice.{signal.name}")
+
+    def _receivers(self) -> tuple[tuple[Any, Callable[..., None]], ...]:
+        return (
             (signals.worker_init, self._on_worker_init),
             (signals.task_received, self._on_received),
             (signals.task_unknown, self._on_unknown),
             (signals.task_rejected, self._on_rejected),
-        ):
-            signal.connect(receiver, weak=False, dispatch_uid=f"sluice.{signal.name}")
+        )
 
     def _on_worker_init(self, sender: Any = None, **_: object) -> None:
         # `sender` is the worker, before its blueprints are made: the steps are just in time.

@@ -69,9 +69,14 @@ class EventletThread:
         return look_until(done, seconds, eventlet.sleep)
 
     def abandon(self) -> None:
-        """Take the thread off the list that `tpool` joins at exit."""
+        """Take the thread off the list that `tpool` joins at exit.
+
+        Should it come back while the others are told to end, it takes a word from the queue
+        that all share; so there is one more.
+        """
         if self._thread in tpool._threads:
             tpool._threads.remove(self._thread)
+            tpool._reqq.put(None)
 
 
 def _execute(run: Callable[[], None]) -> None:

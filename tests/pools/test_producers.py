@@ -195,12 +195,11 @@ def test_a_script_ends_in_time_when_the_api(
     assert all(re.search(task_id.encode(), text) for task_id in sent(script))
 
 
-@pytest.mark.xfail(strict=True, reason="the abandoned sender takes a word meant for another thread")
 def test_a_script_of_eventlets_ends_when_the_sender_comes_back_late(produce, ingest):
     """From its last request, while eventlet tells its threads to end, each with a word to a queue
     that they share."""
     ingest.answer = Answer(fault="close", delay=4.0)
     script = produce("quick thread", 5, "eventlet")
     script.wait_line("LAST WORD", 20)
-    wait_for(lambda: not script.running, 10, "the end of the script")
+    wait_for(lambda: not script.running, 6, "the end of the script")
     assert script.returncode == 0

@@ -81,8 +81,10 @@ def with_a_quick_thread() -> None:
     """Send; a thread that comes back to eventlet's pool is quicker than those that wait there."""
     from eventlet import patcher, tpool
 
+    send()
+    time.sleep(1.5)  # its last request is under way
     sleep = patcher.original("time").sleep
-    real, given, came_back = tpool._reqq, [], []
+    real, given, came_back, first = tpool._reqq, [], [], [True]
 
     class Queue:
         def get(self) -> Any:
@@ -92,17 +94,15 @@ def with_a_quick_thread() -> None:
             return given.pop()
 
         def put(self, job: Any) -> None:
-            for _ in range(50):
-                if came_back:
-                    came_back.pop()
-                    given.append(job)
-                    return
-                sleep(0.01)
-            real.put(job)
+            if first:
+                first.clear()
+                while not came_back:
+                    sleep(0.01)
+                given.append(job)
+            else:
+                real.put(job)
 
-    send()
-    time.sleep(1.5)  # its last request is under way
-    # Those that wait already do so in the real queue: only the sender will come to this one.
+    # Those that wait now do so in the real queue: only the sender will come to this one.
     tpool._reqq = Queue()
 
 
