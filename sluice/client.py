@@ -46,8 +46,7 @@ from sluice.transports.thread import PlainThread, look_until
 
 #: Bytes of a prefork child's ring.  It only holds `sent` events.
 CHILD_RING: Final = 512 * 1024
-#: Seconds that a fork waits for imports on the sender's thread to be over, and that an
-#: event waits while another thread makes this process's ring.
+#: Seconds: a fork for imports on the sender's thread, an event for another thread's opening.
 _LONGEST_IMPORT: Final = 5.0
 _LONGEST_OPENING: Final = 0.1
 
@@ -243,8 +242,8 @@ class Client:
         bell.ring()
         delivery, last = self._delivery, ring.next_seq
         if self._relay is None:
-            transport = _transport(self._concurrency.library, self._native)
-            return transport.wait_until(lambda: ring.settled_seq >= last, seconds)
+            wait_until = _transport(self._concurrency.library, self._native).wait_until
+            return wait_until(lambda: ring.settled_seq >= last, seconds)
         if delivery is None or self._transport is None:
             return ring.settled_seq >= last
         turn = delivery.turns_begun + 1
@@ -288,13 +287,14 @@ class Client:
         bell.ring()
         if not transport.wait_until(lambda: delivery.finished, seconds):
             transport.abandon()
+        else:
+            bell.close()
         self._last_stats = self.stats()
         self._delivery = self.recorder.ring = None
-        left = 0
-        for each in (ring, *(self._relay.rings if self._relay is not None else ())):
-            waiting = each.next_seq - each.settled_seq
-            left += waiting
-            if not waiting:
+        rings = [ring, *(self._relay.rings if self._relay is not None else ())]
+        left = sum(each.next_seq - each.settled_seq for each in rings)
+        for each in rings:
+            if each.next_seq == each.settled_seq:
                 self._spool.unlink(each)
         if left:
             self.notices.add(

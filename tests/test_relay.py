@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from sluice.relay import Relay
 from sluice.ring import Reader, Ring
+from sluice.spool import Spool
 from tests.doubles import LAW, NO_PROCESS, memory_ring
+from tests.harness import CONNECTION_ID
 
 ALIVE = os.getpid()
 MIB = 1024 * 1024
@@ -238,7 +240,7 @@ def test_without_children_nothing_is_counted(family):
 @pytest.mark.parametrize("count", ["captured", "waiting", "lost"])
 def test_a_child_may_be_let_go_while_another_thread_counts(count):
     parent = memory_ring(MIB, ring_id=1, writer_pid=ALIVE)
-    relay = Relay(parent, Ring.close)
+    relay = Relay(parent, Spool(None, CONNECTION_ID, print).discard)
 
     class Interrupted(Ring):
         """The sender's thread gets its turn when this ring has been counted."""
