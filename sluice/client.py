@@ -239,14 +239,14 @@ class Client:
         ring, bell = self.recorder.ring, self.recorder.bell
         if ring is None or bell is None:
             return True
-        bell.ring()
         delivery, last = self._delivery, ring.next_seq
+        turn = delivery.turns_begun + 1 if delivery is not None else 0  # before it is woken
+        bell.ring()
         if self._relay is None:
             wait_until = _transport(self._concurrency.library, self._native).wait_until
             return wait_until(lambda: ring.settled_seq >= last, seconds)
         if delivery is None or self._transport is None:
             return ring.settled_seq >= last
-        turn = delivery.turns_begun + 1
         done = self._transport.wait_until(
             lambda: delivery.last_full_turn >= turn or delivery.finished, seconds
         )

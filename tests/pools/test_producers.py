@@ -203,3 +203,12 @@ def test_a_script_of_eventlets_ends_when_the_sender_comes_back_late(produce, ing
     script.wait_line("LAST WORD", 20)
     wait_for(lambda: not script.running, 6, "the end of the script")
     assert script.returncode == 0
+
+
+@patched
+def test_a_flush_returns_as_soon_as_all_is_delivered(patched_by, produce, ingest):
+    """And not when the flush interval is over."""
+    script = produce("flush", 1, patched_by, extra={"SLUICE_FLUSH_INTERVAL": "30"})
+    assert script.wait(30) == 0
+    (line,) = script.matching("SLOWEST")
+    assert float(line.split()[1]) < 1

@@ -77,6 +77,29 @@ def in_multiprocessing() -> None:
         assert child.exitcode == 0
 
 
+def flushes() -> None:
+    """Flush after each task, and print how long the slowest took.
+
+    After the bell is rung for the sender, it is the sender's turn on the processor.
+    """
+    import sluice
+
+    send()
+    client = sluice._client
+    assert client is not None
+    bell = client.recorder.bell
+    assert bell is not None
+    ring = bell.ring
+    bell.ring = lambda: (ring(), time.sleep(0.05))
+    slowest = 0.0
+    for _ in range(3):
+        send()
+        begin = time.monotonic()
+        sluice.flush(2)
+        slowest = max(slowest, time.monotonic() - begin)
+    say("SLOWEST", slowest)
+
+
 def with_a_quick_thread() -> None:
     """Send; a thread that comes back to eventlet's pool is quicker than those that wait there."""
     from eventlet import patcher, tpool
@@ -158,6 +181,7 @@ if __name__ == "__main__":
         "fork": in_multiprocessing,
         "spawn": in_multiprocessing,
         "nothing": nothing,
+        "flush": flushes,
         "quick thread": with_a_quick_thread,
         "web": as_web_servers,
     }[HOW]()
