@@ -144,10 +144,10 @@ def test_beat(redis_broker, start_process, spool_dir, tmp_path, ingest):
     end = beat.stop()
     assert end.code == 0
     assert end.seconds < TIMEOUT + 1
-    assert len(told(ingest)) == redis_broker.queue_length() == len(beat.matching("Sending due"))
     with redis_broker.server.client(redis_broker.space) as valkey:
         queued = [json.loads(m)["headers"]["id"] for m in valkey.lrange("celery", 0, -1)]
     assert told(ingest) == dict.fromkeys(queued, 1)
+    assert len(queued) >= 3
     assert list(spool_dir.glob("*.ring")) == []
 
 

@@ -113,10 +113,13 @@ class Timeline:
                 created = event["timestamp"] if name == "sent" else None
                 if job.get("createdAt") != created:
                     yield f"createdAt of {name} is {job.get('createdAt')}, expected {created}"
-            if number > 1 and self.attempt(number - 1):
-                first = self.attempt(number - 1)[0]
-                if steps and at(steps[0]) < at(first):
+            before = self.attempt(number - 1)
+            if before and steps:
+                if at(steps[0]) < at(before[0]):
                     yield f"attempt {number} began before attempt {number - 1} was received"
+                # Celery publishes the next attempt before it tells of the retry.
+                if (told := self.attempt(number)) and at(told[0]) < at(before[-1]):
+                    yield f"attempt {number} was received before attempt {number - 1} ended"
 
 
 def timelines(events: Iterable[Event]) -> dict[str, Timeline]:
