@@ -1,34 +1,46 @@
 """CPU per no-op task of a real worker, with Sluice and without, in every pool.
 
-    python -m benchmarks.worker_cpu [--pools prefork,gevent] [--tasks 6000] [--rounds 5]
+    python -m benchmarks.worker_cpu [--pools prefork,gevent] [--tasks 200] [--cycles 100]
 
-Tasks wait in the broker before a worker takes the first: what is measured is the CPU time
-(user + system, of MAIN and its children, from /proc) from the first to the last, divided
-by their number.  The variants take turns within a round, first "without" twice, so that
-the difference between two equal workers (A/A) stands beside the difference that matters.
-Events are delivered to a local server in a process of its own, and counted.
+The workers of all variants run at the same time and take turns: each in its turn finds the
+same number of tasks in its queue, all at once, and works while the others wait.  A turn
+takes a fraction of a second, so that a machine whose speed drifts is as fast for one as for
+the next, and ratios are taken turn by turn.  "without" is there twice: the ratio of two
+equal workers (A/A) is what the others have to be read against.  "three appends" is the
+floor of any capture (see :mod:`benchmarks.three_appends`), "-E" is what Celery's own events
+cost.
+
+CPU time is user + system of MAIN and its children by the kernel's own clock of each
+process, over a whole cycle of turns: what a worker does after its turn counts too.  Events
+are delivered to a local server in a process of its own, and counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import random
 import statistics
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
-from tests.harness import POOLS, Worker, client_app, wait_for
+from tests.harness import POOLS, Worker, wait_for
 from tests.harness.brokers import Broker, Valkey, valkey_space
 
-VARIANTS = ("without", "without again", "sluice", "-E")
+VARIANTS = ("without", "without again", "three appends", "sluice", "-E")
+BASIC = "tests.harness.apps.basic"
+_BODY = "W1tdLCB7fSwgbnVsbF0="  # [[], {}, null]
 _SERVER = """
 import sys
 from sluice.testing import IngestServer
-with IngestServer() as server:
+with IngestServer(check=False) as server:
     print(server.url, flush=True)
     sys.stdin.readline()
     jobs = [e["job"] for e in server.events() if "job" in e]
@@ -36,114 +48,187 @@ with IngestServer() as server:
 """
 
 
-@dataclass(frozen=True)
-class Run:
-    """One worker's life."""
+class Contender:
+    """One worker, its broker space, and what it has used so far."""
 
-    pool: str
-    variant: str
-    cpu_us_per_task: float
-    delivered: int | None
+    def __init__(self, broker: Broker, worker: Worker) -> None:
+        self.broker = broker
+        self.worker = worker
+        #: Microseconds per task, a figure for each turn.
+        self.cost: list[float] = []
+        self.given = 0
+
+    def give(self, tasks: int) -> None:
+        """Put so many tasks into the queue in one step."""
+        messages = [_message() for _ in range(tasks)]
+        with self.broker.server.client(self.broker.space) as client:
+            client.rpush("celery", *messages)
+        self.given += tasks
+
+    def done(self) -> bool:
+        """Whether nothing waits, neither with the broker nor reserved."""
+        with self.broker.server.client(self.broker.space) as client:
+            return not client.llen("celery") and not client.hlen("unacked")
+
+    def cpu(self) -> float:
+        """Seconds of CPU that its processes have used."""
+        main = psutil.Process(self.worker.pid)
+        processes = (main, *main.children(recursive=True))
+        return sum(time.clock_gettime(~process.pid << 3 | 2) for process in processes)
 
 
-def measure(broker: Broker, pool: str, variant: str, tasks: int) -> Run:
-    """Run one worker over `tasks` no-op tasks."""
-    with client_app(broker.url) as app, app.producer_pool.acquire() as producer:
-        for _ in range(tasks):
-            app.send_task("basic.no_result", producer=producer)
-    with subprocess.Popen(
-        [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdin
-        assert server.stdout
-        url = server.stdout.readline().strip()
+def _message() -> str:
+    task_id = str(uuid.uuid4())
+    headers = {
+        "lang": "py",
+        "task": "basic.no_result",
+        "id": task_id,
+        "shadow": None,
+        "eta": None,
+        "expires": None,
+        "group": None,
+        "group_index": None,
+        "retries": 0,
+        "timelimit": [None, None],
+        "root_id": task_id,
+        "parent_id": None,
+        "argsrepr": "()",
+        "kwargsrepr": "{}",
+        "origin": "benchmark",
+        "ignore_result": True,
+        "stamped_headers": None,
+        "stamps": {},
+    }
+    properties = {
+        "correlation_id": task_id,
+        "reply_to": str(uuid.uuid4()),
+        "delivery_mode": 2,
+        "delivery_info": {"exchange": "", "routing_key": "celery"},
+        "priority": 0,
+        "body_encoding": "base64",
+        "delivery_tag": str(uuid.uuid4()),
+    }
+    return json.dumps(
+        {
+            "body": _BODY,
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": headers,
+            "properties": properties,
+        }
+    )
+
+
+@contextlib.contextmanager
+def contender(server: Valkey, pool: str, variant: str, ingest_url: str) -> Iterator[Contender]:
+    """A started worker of one variant."""
+    with valkey_space(server) as broker:
         worker = Worker(
             broker.url,
             pool=pool,
-            ingest_url=url,
-            init=variant == "sluice",
+            ingest_url=ingest_url,
+            app="benchmarks.three_appends" if variant == "three appends" else BASIC,
+            init=variant in ("sluice", "three appends"),
             loglevel="WARNING",
             args=["-E"] if variant == "-E" else [],
-            conf={"worker_prefetch_multiplier": 64},
+            conf={"worker_prefetch_multiplier": 64, "worker_redirect_stdouts": False},
         )
         try:
-            begun = wait_for(
-                lambda: broker.queue_length() < tasks and broker.queue_length(),
-                30,
-                f"the {pool} worker to begin",
-            )
-            cpu = _cpu(worker)
-            wait_for(lambda: not broker.queue_length() and _idle(worker), 120, "the last task")
-            spent = _cpu(worker) - cpu
+            yield Contender(broker, worker)
         finally:
             worker.stop()
             worker.kill()
-            server.stdin.write("\n")
-            server.stdin.flush()
-            delivered = int(server.stdout.readline())
-    return Run(pool, variant, spent / begun * 1e6, delivered if variant == "sluice" else None)
 
 
-_last: dict[int, float] = {}
+@contextlib.contextmanager
+def receiver() -> Iterator[subprocess.Popen[str]]:
+    """The ingest endpoint in a process of its own."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
 
 
-def _idle(worker: Worker) -> bool:
-    """Whether the worker used no CPU to speak of since the last look."""
-    now = _cpu(worker)
-    idle = now - _last.get(worker.pid, -1.0) < 0.005
-    _last[worker.pid] = now
-    return idle
+def measure(
+    server: Valkey, pool: str, variants: list[str], tasks: int, cycles: int
+) -> tuple[dict[str, list[float]], float]:
+    """Microseconds per task for each variant and turn, and the share of tasks delivered."""
+    with contextlib.ExitStack() as stack:
+        endpoint = stack.enter_context(receiver())
+        assert endpoint.stdin
+        assert endpoint.stdout
+        url = endpoint.stdout.readline().strip()
+        with contextlib.ExitStack() as workers:
+            contenders = {
+                variant: workers.enter_context(contender(server, pool, variant, url))
+                for variant in variants
+            }
+            for number in range(cycles + 1):
+                before = {variant: one.cpu() for variant, one in contenders.items()}
+                order = list(contenders.values())
+                random.shuffle(order)
+                for one in order:
+                    one.give(tasks)
+                    wait_for(one.done, 120, "the end of a turn")
+                for variant, one in contenders.items():
+                    if number:  # the first is to warm up
+                        one.cost.append((one.cpu() - before[variant]) / tasks * 1e6)
+            given = contenders["sluice"].given if "sluice" in contenders else 0
+        endpoint.stdin.write("\n")
+        endpoint.stdin.flush()
+        delivered = int(endpoint.stdout.readline())
+    return {v: one.cost for v, one in contenders.items()}, delivered / given if given else 0.0
 
 
-def _cpu(worker: Worker) -> float:
-    main = psutil.Process(worker.pid)
-    return sum(sum(process.cpu_times()[:2]) for process in (main, *main.children(recursive=True)))
+def interval(ratios: list[float]) -> tuple[float, float, float]:
+    """The median, and its 95 % interval by resampling."""
+    medians = sorted(statistics.median(random.choices(ratios, k=len(ratios))) for _ in range(2000))
+    return statistics.median(ratios), medians[50], medians[-51]
 
 
-def report(runs: list[Run]) -> str:
-    """A table of ratios, each against the "without" of the same round."""
-    lines = [
-        "| pool | variant | us of CPU per task | ratio: median (min to max) | delivered |",
-        "|---|---|---|---|---|",
-    ]
-    for pool in dict.fromkeys(run.pool for run in runs):
-        base = [r.cpu_us_per_task for r in runs if (r.pool, r.variant) == (pool, "without")]
-        for variant in dict.fromkeys(run.variant for run in runs):
-            mine = [r for r in runs if (r.pool, r.variant) == (pool, variant)]
-            ratios = [r.cpu_us_per_task / b for r, b in zip(mine, base, strict=True)]
-            delivered = {r.delivered for r in mine} - {None}
-            lines.append(
-                f"| {pool} | {variant} | {statistics.median(r.cpu_us_per_task for r in mine):.0f}"
-                f" | {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
-                f" | {', '.join(map(str, sorted(d for d in delivered if d is not None)))} |"
-            )
-    return "\n".join(lines)
+def report(pool: str, costs: dict[str, list[float]], delivered: float) -> list[str]:
+    """Rows of the table: ratios against the "without" of the same cycle."""
+    base = costs["without"]
+    rows = []
+    for variant, mine in costs.items():
+        ratio, low, high = interval([cost / b for cost, b in zip(mine, base, strict=True)])
+        rows.append(
+            f"| {pool} | {variant} | {statistics.median(mine):.0f}"
+            f" | {ratio:.3f} ({low:.3f} to {high:.3f})"
+            f" | {f'{delivered:.2%}' if variant == 'sluice' else ''} |"
+        )
+    return rows
 
 
 def main() -> None:
-    """Run the rounds and print the table."""
+    """Measure each pool and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pools", default=",".join(POOLS))
     parser.add_argument("--variants", default=",".join(VARIANTS))
-    parser.add_argument("--tasks", type=int, default=6000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", help="write the runs to this file")
+    parser.add_argument("--tasks", type=int, default=200, help="tasks per turn")
+    parser.add_argument("--cycles", type=int, default=100)
+    parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args()
-    runs: list[Run] = []
+    rows = [
+        "| pool | variant | us of CPU per task | ratio: median (95 % interval) | delivered |",
+        "|---|---|---|---|---|",
+    ]
+    figures = {}
     server = Valkey()
     server.start()
     try:
         for pool in options.pools.split(","):
-            for _ in range(options.rounds):
-                for variant in options.variants.split(","):
-                    with valkey_space(server) as broker:
-                        runs.append(measure(broker, pool, variant, options.tasks))
-                        print(runs[-1], file=sys.stderr, flush=True)
+            costs, delivered = measure(
+                server, pool, options.variants.split(","), options.tasks, options.cycles
+            )
+            figures[pool] = costs
+            rows += report(pool, costs, delivered)
+            print("\n".join(rows[-len(costs) :]), file=sys.stderr, flush=True)
     finally:
         server.stop()
-    print(report(runs))
+    print("\n".join(rows))
     if options.json:
-        Path(options.json).write_text(json.dumps([asdict(run) for run in runs], indent=1))
+        Path(options.json).write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ FINAL_STATES: Final[frozenset[JobState]] = frozenset(
 )
 
 
-class Job(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
+class Job(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True, gc=False):
     """One task at one moment of its life.
 
     ``extensions`` stays the last field: the sender adds the event id behind its last
@@ -106,7 +106,7 @@ class Queue(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
     consumers: Count | None = None
 
 
-class Event(msgspec.Struct, omit_defaults=True, rename="camel"):
+class Event(msgspec.Struct, omit_defaults=True, rename="camel", gc=False):
     """One entry of a request's ``events``: exactly one of `job`, `worker`, `queue` is there."""
 
     type: Literal["job_state_change", "worker_state_change", "queue_snapshot"]

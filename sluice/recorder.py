@@ -9,6 +9,7 @@ and not even memory for one is to be had.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final, TypeVar
 
 from sluice.bell import Bell
@@ -38,14 +39,11 @@ class Recorder:
         self.bell: Bell | None = None
         #: After `shutdown()` events are ignored.
         self.closed = False
-
-    def job(self, at: float, job: Job) -> None:
-        """Record what happened to a task at `at`, Unix time in seconds."""
-        self._record(encode_job, at, job)
-
-    def worker(self, at: float, worker: Worker) -> None:
-        """Record the state of a worker at `at`, Unix time in seconds."""
-        self._record(encode_worker, at, worker)
+        # Partials and not methods: a call less for every event.
+        #: Record what happened to a task, at a Unix time in seconds.
+        self.job: Final[Callable[[float, Job], None]] = partial(self._record, encode_job)
+        #: Record the state of a worker, at a Unix time in seconds.
+        self.worker: Final[Callable[[float, Worker], None]] = partial(self._record, encode_worker)
 
     def _record(self, encode: Callable[[str, float, _T], bytes], at: float, what: _T) -> None:
         ring = self.ring or self._ring_now()

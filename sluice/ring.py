@@ -310,27 +310,27 @@ class Reader:
     def read(self, most: int, most_bytes: int) -> list[Record]:
         """Copy up to `most` records with up to `most_bytes` of payload, at least one if any."""
         words, data, memory, capacity = self._words, self._data, self.ring.memory, self._capacity
+        unpack, record = _RECORD.unpack_from, tuple.__new__
         records: list[Record] = []
         head = words[_HEAD]
-        pos = self._pos
+        last = words[_NEXT_SEQ]  # after HEAD: no record before `head` has a later number
+        pos, next_seq = self._pos, self.next_seq
         while pos < head and len(records) < most and most_bytes > 0:
-            if pos < words[_OLDEST]:
-                pos = words[_OLDEST]  # lapped; the next sequence number says by how many
-                continue
             at = pos % capacity
             room = capacity - at
             length = seq = crc = 0
             if room >= 16:
-                length, crc, seq = _RECORD.unpack_from(data, at)
-            if room < 16 or length == _PAD:
-                pos += room
-                continue
+                length, crc, seq = unpack(data, at)
             size = length & _LENGTH_MASK
-            sound = size <= room - 16 and self.next_seq <= seq <= words[_NEXT_SEQ]
+            sound = next_seq <= seq <= last and size <= room - 16
             begin = PAGE + at + 16
             payload = memory[begin : begin + size] if sound else b""
             if pos < words[_OLDEST]:
-                continue  # it was overwritten while we copied it
+                pos = words[_OLDEST]  # lapped; the next sequence number says by how many
+                continue
+            if room < 16 or length == _PAD:
+                pos += room
+                continue
             if not sound or crc32(payload, (seq ^ seq >> 32 ^ length) & _CRC_MASK) != crc:
                 if self._suspect != pos:
                     self._suspect = pos  # perhaps only not visible yet: look again next time
@@ -338,12 +338,12 @@ class Reader:
                 pos = self._next_sound_position(pos, head)
                 self._skipping = True
                 continue
-            if seq != self.next_seq:
-                self._count_missed(seq - self.next_seq)
-            self.next_seq = seq + 1
+            if seq != next_seq:
+                self._count_missed(seq - next_seq)
+            self.next_seq = next_seq = seq + 1
             pos += size + 23 & ~7
             # What Record(...) does, without its keyword handling: this runs for every event.
-            records.append(tuple.__new__(Record, (payload, seq, pos, length != size)))
+            records.append(record(Record, (payload, seq, pos, length != size)))
             most_bytes -= size
         self._pos = pos
         if self._skipping and pos >= head:  # damage up to the very end

@@ -74,6 +74,7 @@ class Delivery(Protocol):
     sluice_failure: Any
     sluice_time_limit: float | None
     sluice_job: Job | None
+    sluice_where: dict[str, Scalar] | None
     sluice_next_received: float | None
 
 
@@ -91,6 +92,8 @@ class RequestHook:
     sluice_time_limit: float | None = None
     #: What the last event said.
     sluice_job: Job | None = None
+    #: What every event says of where the message came from, in its extensions.
+    sluice_where: dict[str, Scalar] | None = None
     #: When the next attempt of this task arrived here, if it was quicker than our `retried`.
     sluice_next_received: float | None = None
 
@@ -180,8 +183,7 @@ class TaskObserver:
             if not later:
                 self._report(request, now, "queued", extensions)
                 return
-            request.sluice_job = _job_of(request)
-            request.sluice_job.scheduled_for = utc(eta)
+            _begin(request).scheduled_for = utc(eta)
             self._report(request, now, "scheduled", extensions)
         except Exception as error:  # noqa: BLE001  rule 1
             self._recorder.notices.fault("capture of task-received", error)
@@ -199,9 +201,12 @@ class TaskObserver:
             if state in _TROUBLED:
                 fault = fault_of(request, fields, tracebacks=self._tracebacks)
                 extensions["exceptionClass"] = fault.class_name
+            at = self._clock()
             if fields:
                 self._take_fields(request, celery_event, fields, extensions)
-            at = self._time_of(request, celery_event, extensions)
+                at = self._time_of(request, celery_event, at, extensions)
+            elif celery_event == "task-started":
+                at = request.time_start or at
             self._report(request, at, state, extensions, fault)
         except Exception as error:  # noqa: BLE001  rule 1
             self._recorder.notices.fault(f"capture of {celery_event}", error)
@@ -239,20 +244,15 @@ class TaskObserver:
         if not _KNOWN_FIELDS.issuperset(fields):
             extensions |= scrub.unknown_fields(fields, _KNOWN_FIELDS, arguments_of(request))
 
+    @staticmethod
     def _time_of(
-        self, request: Delivery, celery_event: str, extensions: dict[str, Scalar]
+        request: Delivery, celery_event: str, now: float, extensions: dict[str, Scalar]
     ) -> float:
-        """When it happened, by the task's own clocks: results wait while a broker is down."""
-        now = self._clock()
+        """When it ended, by the task's own clocks: results wait while a broker is down."""
         if celery_event == "task-retried" and request.sluice_next_received is not None:
             return request.sluice_next_received
-        started = request.time_start
-        if started is None:
-            return now
-        if celery_event == "task-started":
-            return started
-        runtime = extensions.get("runtime")
-        if isinstance(runtime, (float, int)):
+        started, runtime = request.time_start, extensions.get("runtime")
+        if started is not None and isinstance(runtime, (float, int)):
             return min(now, started + runtime)
         return now
 
@@ -268,12 +268,9 @@ class TaskObserver:
             at = request.sluice_last
         job = request.sluice_job
         if job is None:
-            job = request.sluice_job = _job_of(request)
-        where = request.delivery_info
-        if where.get("exchange"):
-            extensions["exchange"] = cut(str(where["exchange"]), EXTENSION_LIMIT)
-        if where.get("redelivered"):
-            extensions["redelivered"] = True
+            job = _begin(request)
+        if request.sluice_where is not None:
+            extensions |= request.sluice_where
         started = request.time_start
         if started is not None:
             extensions["pid"] = request.worker_pid if self.pool_has_processes else self._pid
@@ -281,20 +278,29 @@ class TaskObserver:
                 job.started_at = moment(started)
         job.previous_state = request.sluice_state
         job.state = state
-        job.error = fault.error if fault is not None else None
-        job.stacktrace = fault.stacktrace if fault is not None else None
-        job.completed_at = moment(at) if state in _COMPLETED else None
         job.extensions = extensions
+        if state in _COMPLETED:
+            job.completed_at = moment(at)
+        if fault is not None:
+            job.error = fault.error
+            job.stacktrace = fault.stacktrace
         self._recorder.job(at, job)
         request.sluice_state = state
         request.sluice_last = at
 
 
-def _job_of(request: Delivery) -> Job:
-    """What stays the same for all events of a request; each event then changes the rest."""
-    routing_key = request.delivery_info.get("routing_key")
+def _begin(request: Delivery) -> Job:
+    """Note what stays the same for all events of a request; each event then changes the rest."""
+    info = request.delivery_info
+    where: dict[str, Scalar] = {}
+    if info.get("exchange"):
+        where["exchange"] = cut(str(info["exchange"]), EXTENSION_LIMIT)
+    if info.get("redelivered"):
+        where["redelivered"] = True
+    request.sluice_where = where or None
+    routing_key = info.get("routing_key")
     max_retries = request.task.max_retries
-    return Job(
+    request.sluice_job = Job(
         external_id=task_id(request.id) or "unknown",
         name=cut(request.name, NAME_LIMIT),
         state="unknown",
@@ -306,3 +312,4 @@ def _job_of(request: Delivery) -> Job:
         parent_id=task_id(request.parent_id) if request.parent_id != request.id else None,
         root_id=task_id(request.root_id),
     )
+    return request.sluice_job
