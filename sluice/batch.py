@@ -1,7 +1,7 @@
 """A request's body out of records: a join of bytes, not a second encoding.
 
-A record is one event's JSON and ends with its ``extensions``, so the event id goes in
-before the last three braces.  It cannot be there earlier: the sequence number is only
+A record is one event's JSON and ends with its ``extensions``, never empty, so the event id
+goes in before the last three braces.  It cannot be there earlier: the sequence number is only
 known once the record is in its ring.  Pure.
 """
 
@@ -12,6 +12,8 @@ from typing import Final
 
 from sluice.ring import Record
 
+#: The most that a body is longer than its records: for each its id and a comma, and the rest.
+OVERHEAD_OF_EVENT: Final = 64
 #: What an event ends with: the end of ``extensions``, of ``job`` or ``worker``, of itself.
 _TAIL: Final = b"}}}"
 _DROPPED: Final = b',"droppedEvents":%d}}}'

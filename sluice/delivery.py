@@ -20,6 +20,8 @@ from sluice.relay import Relay
 from sluice.ring import Ring
 from sluice.sender import Sender
 
+#: Of the time that is left for the end, how much the sender may use; the rest is for its goodbye.
+_SHARE_OF_THE_END: Final = 0.95
 _NOT_AFFECTED: Final = "Monitoring is inactive, the worker is not affected"
 _TROUBLE: Final = {
     Verdict.UNAUTHORIZED: (
@@ -140,10 +142,14 @@ class Delivery:
             self._deliverer.close_inherited()
 
     def end_by(self, deadline: float) -> None:
-        """Send what is there and end, at `deadline` (`time.monotonic`) at the latest."""
-        self._deadline = deadline
+        """Send what is there and end, at `deadline` (`time.monotonic`) at the latest.
+
+        A little earlier while the API does not answer: who waits so long shall see it end.
+        """
+        now = time.monotonic()
+        self._deadline = now + _SHARE_OF_THE_END * (deadline - now)
         if self._sender is not None:
-            self._sender.end_by(deadline)
+            self._sender.end_by(self._deadline)
 
     @property
     def turns_begun(self) -> int:

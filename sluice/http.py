@@ -255,6 +255,8 @@ def describe(error: BaseException) -> str:
 
     Texts of the libraries are not used: they repeat URLs, and a proxy's has a password.
     """
+    if "CA certificate bundle, invalid path" in str(error):
+        return "the file that REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names was not found"
     kind = type(error).__name__
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):

@@ -308,14 +308,14 @@ class Reader:
         return max(0, self._words[_NEXT_SEQ] - self.next_seq)
 
     def read(self, most: int, most_bytes: int) -> list[Record]:
-        """Copy up to `most` records with up to `most_bytes` of payload, at least one if any."""
+        """Copy up to `most` records of up to `most_bytes` together; the first may be larger."""
         words, data, memory, capacity = self._words, self._data, self.ring.memory, self._capacity
         unpack, record = _RECORD.unpack_from, tuple.__new__
         records: list[Record] = []
         head = words[_HEAD]
         last = words[_NEXT_SEQ]  # after HEAD: no record before `head` has a later number
         pos, next_seq = self._pos, self.next_seq
-        while pos < head and len(records) < most and most_bytes > 0:
+        while pos < head and len(records) < most:
             at = pos % capacity
             room = capacity - at
             length = seq = crc = 0
@@ -338,6 +338,8 @@ class Reader:
                 pos = self._next_sound_position(pos, head)
                 self._skipping = True
                 continue
+            if size > most_bytes and records:
+                break
             if seq != next_seq:
                 self._count_missed(seq - next_seq)
             self.next_seq = next_seq = seq + 1

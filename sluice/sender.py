@@ -21,6 +21,7 @@ from sluice.ring import Reader, Record, Ring
 
 MOST_EVENTS: Final = 500
 MOST_BYTES: Final = 512 * 1024
+_MOST_OF_RECORDS: Final = MOST_BYTES - MOST_EVENTS * batch.OVERHEAD_OF_EVENT
 #: Seconds between tries while the process waits for us to end.
 _LAST_TRIES: Final = 0.2
 _FIRST_PAUSE_AFTER_REFUSAL: Final = 1.0
@@ -129,7 +130,9 @@ class Sender:
         self.turns_begun += 1
         turn = self.turns_begun
         self._chores()
-        while self.time_left() > 0 and (records := self._reader.read(MOST_EVENTS, MOST_BYTES)):
+        while self.time_left() > 0 and (
+            records := self._reader.read(MOST_EVENTS, _MOST_OF_RECORDS)
+        ):
             if not self._send(records):
                 self._reader = Reader(self._ring)  # begin again at the read mark
                 return

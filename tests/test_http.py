@@ -565,7 +565,9 @@ def test_a_bundle_that_is_not_there_is_a_reason_and_not_an_error(https, delivery
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
     deliver = delivery(https.url)
     assert deliver().verdict is Verdict.LATER
-    assert deliver.reason == "the API was not reached (OSError)"
+    assert (
+        deliver.reason == "the file that REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names was not found"
+    )
 
 
 @LAW

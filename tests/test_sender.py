@@ -119,15 +119,24 @@ def test_a_batch_has_at_most_500_events(rig):
     assert rig.delivered == list(range(1200))
 
 
-def test_a_batch_ends_when_512_kib_are_reached():
+@pytest.mark.parametrize("size", [1000, 10_000, 60_000])
+def test_a_body_has_at_most_512_kib(size):
     rig = Rig(8 * MIB)
-    rig.capture(200, size=10_000)
+    rig.capture(MIB // size + 20, size=size)
     rig.sender.turn()
     assert MOST_BYTES == 512 * 1024
-    sizes = [[len(payload(n, 10_000)) for n in numbers(body)] for body in rig.bodies]
-    assert all(sum(batch[:-1]) < MOST_BYTES for batch in sizes)
-    assert all(sum(batch) >= MOST_BYTES for batch in sizes[:-1])
-    assert rig.delivered == list(range(200))
+    assert all(len(body) <= MOST_BYTES for body in rig.bodies)
+    assert all(len(body) > MOST_BYTES - 40_000 - size for body in rig.bodies[:-1])
+    assert rig.delivered == list(range(MIB // size + 20))
+
+
+def test_an_event_over_512_kib_goes_alone():
+    rig = Rig(8 * MIB)
+    rig.capture(1)
+    rig.capture(1, size=700_000)
+    rig.capture(1)
+    rig.sender.turn()
+    assert [len(numbers(body)) for body in rig.bodies] == [1, 1, 1]
 
 
 def test_an_event_larger_than_a_batch_goes_by_itself():

@@ -1,7 +1,7 @@
 """A native thread of eventlet's own: `eventlet.tpool`.
 
-Guarantees, and what they rely on (tests: ``tests/test_transport_eventlet.py``)
---------------------------------------------------------------------------------
+Guarantees, and what they rely on (tests: ``tests/transports/test_green.py``)
+--------------------------------------------------------------------------
 * The application keeps every thread of the pool: one is added for the sender.
 * The process does not hang at exit.  `tpool` registers an `atexit` when it is imported
   that joins its threads, so it is imported here before Sluice registers its own (the last
@@ -37,6 +37,9 @@ class EventletThread:
 
     def __init__(self) -> None:
         self._thread: Any = None
+        # Whoever takes the one element decides: the thread that it goes back to the pool, or
+        # `abandon` that it must not.
+        self._way_back: list[None] = [None]
 
     def start(self, run: Callable[[], None]) -> None:
         """Start the threads now, and give one the work at the hub's next turn.
@@ -52,6 +55,10 @@ class EventletThread:
         def on_native_thread() -> None:
             self._thread = tpool.threading.current_thread()
             run()
+            try:
+                self._way_back.pop()
+            except IndexError:
+                raise SystemExit from None  # `threading` lets this one pass in silence
 
         if tpool._nthreads == 0:
             tpool.threading.Thread(target=on_native_thread, daemon=True).start()
@@ -69,14 +76,13 @@ class EventletThread:
         return look_until(done, seconds, eventlet.sleep)
 
     def abandon(self) -> None:
-        """Take the thread off the list that `tpool` joins at exit.
-
-        Should it come back while the others are told to end, it takes a word from the queue
-        that all share; so there is one more.
-        """
+        """Take the thread off the list that `tpool` joins at exit, unless it is on its way."""
+        try:
+            self._way_back.pop()
+        except IndexError:
+            return
         if self._thread in tpool._threads:
             tpool._threads.remove(self._thread)
-            tpool._reqq.put(None)
 
 
 def _execute(run: Callable[[], None]) -> None:

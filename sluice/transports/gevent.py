@@ -1,7 +1,7 @@
 """A native thread of gevent's own: `gevent.get_hub().threadpool`.
 
-Guarantees, and what they rely on (tests: ``tests/test_transport_gevent.py``)
-------------------------------------------------------------------------------
+Guarantees, and what they rely on (tests: ``tests/transports/test_green.py``)
+------------------------------------------------------------------------
 * The application keeps every slot of the pool, for its own work and for DNS: the pool
   grows by the one that the sender takes.
 * `gevent.wait()` and `hub.join()` return as if the sender were not there.  A running job
