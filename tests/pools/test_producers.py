@@ -195,16 +195,6 @@ def test_a_script_ends_in_time_when_the_api(
     assert all(re.search(task_id.encode(), text) for task_id in sent(script))
 
 
-def test_a_script_of_eventlets_ends_when_the_sender_comes_back_late(produce, ingest):
-    """From its last request, while eventlet tells its threads to end, each with a word to a queue
-    that they share."""
-    ingest.answer = Answer(fault="close", delay=4.0)
-    script = produce("quick thread", 5, "eventlet")
-    script.wait_line("LAST WORD", 20)
-    wait_for(lambda: not script.running, 6, "the end of the script")
-    assert script.returncode == 0
-
-
 @patched
 def test_a_flush_returns_as_soon_as_all_is_delivered(patched_by, produce, ingest):
     """And not when the flush interval is over."""

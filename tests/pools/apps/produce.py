@@ -20,7 +20,6 @@ import multiprocessing  # noqa: E402
 import socket  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
-from typing import Any  # noqa: E402
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer  # noqa: E402
 
 from celery import chain, group  # noqa: E402
@@ -100,35 +99,6 @@ def flushes() -> None:
     say("SLOWEST", slowest)
 
 
-def with_a_quick_thread() -> None:
-    """Send; a thread that comes back to eventlet's pool is quicker than those that wait there."""
-    from eventlet import patcher, tpool
-
-    send()
-    time.sleep(1.5)  # its last request is under way
-    sleep = patcher.original("time").sleep
-    real, given, came_back, first = tpool._reqq, [], [], [True]
-
-    class Queue:
-        def get(self) -> Any:
-            came_back.append(True)
-            while not given:
-                sleep(0.01)
-            return given.pop()
-
-        def put(self, job: Any) -> None:
-            if first:
-                first.clear()
-                while not came_back:
-                    sleep(0.01)
-                given.append(job)
-            else:
-                real.put(job)
-
-    # Those that wait now do so in the real queue: only the sender will come to this one.
-    tpool._reqq = Queue()
-
-
 def nothing() -> None:
     import sluice
 
@@ -182,7 +152,6 @@ if __name__ == "__main__":
         "spawn": in_multiprocessing,
         "nothing": nothing,
         "flush": flushes,
-        "quick thread": with_a_quick_thread,
         "web": as_web_servers,
     }[HOW]()
     say("LAST WORD")
