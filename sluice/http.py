@@ -27,6 +27,8 @@ LONGEST_BACKOFF: Final = 30.0
 LONGEST_RETRY_AFTER: Final = 3600.0
 #: How often a refused key, or an address that is not the API's, is tried again.
 PROBE_INTERVAL: Final = 300.0
+#: What `requests` says where there is no such CA bundle; the rest of its text is the path.
+_NO_BUNDLE: Final = "CA certificate bundle, invalid path"
 #: Bytes of an answer that are read, so that the connection can be used again.
 _ANSWER_READ: Final = 64 * 1024
 
@@ -255,7 +257,9 @@ def describe(error: BaseException) -> str:
 
     Texts of the libraries are not used: they repeat URLs, and a proxy's has a password.
     """
-    if "CA certificate bundle, invalid path" in str(error):
+    if type(error) is OSError and _NO_BUNDLE in "".join(
+        a for a in error.args if isinstance(a, str)
+    ):
         return "the file that REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names was not found"
     kind = type(error).__name__
     for cause in _causes(error):
