@@ -21,7 +21,6 @@ import logging
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
@@ -36,11 +35,12 @@ from sluice.capture.worker import WorkerCapture
 from sluice.config import Settings
 from sluice.delivery import Delivery
 from sluice.notices import Notices
+from sluice.orphans import Orphans
 from sluice.recorder import Recorder
 from sluice.relay import Relay
 from sluice.ring import Ring
 from sluice.spool import Spool, default_folder
-from sluice.stats import Stats
+from sluice.stats import Stats, tally
 from sluice.transports.base import Transport
 from sluice.transports.thread import PlainThread, look_until
 
@@ -135,6 +135,7 @@ class Client:
     def _open_ring(self) -> None:
         ring = self._spool.create(self.settings.buffer_bytes, writer_pid=self._pid)
         self._relay = Relay(ring, self._spool.discard)
+        self._orphans = Orphans(self._spool, ring, self.settings.connection_id, self.notices)
         self.recorder.bell = Bell()
         self.recorder.ring = ring
 
@@ -197,7 +198,16 @@ class Client:
         finally:
             self._importing = False
 
+    def keep_sign(self, sign: bytes | None) -> None:
+        """Keep the worker's sign of life beside its ring; None: it has ended properly."""
+        ring = self.recorder.ring
+        if ring is not None and sign is not None:
+            self._spool.keep_sign(ring, sign)
+        elif ring is not None:
+            self._spool.remove_sign(ring)
+
     def _do_chores(self) -> None:
+        self._orphans.turn()
         for chore in self._chores:
             chore()
 
@@ -293,6 +303,7 @@ class Client:
         self._delivery = self.recorder.ring = None
         rings = [ring, *(self._relay.rings if self._relay is not None else ())]
         left = sum(each.next_seq - each.settled_seq for each in rings)
+        self._spool.remove_sign(ring)
         for each in rings:
             if each.next_seq == each.settled_seq:
                 self._spool.unlink(each)
@@ -307,35 +318,11 @@ class Client:
 
     def stats(self) -> Stats:
         """The counters of this process and, in a worker's MAIN, of its children."""
-        ring, relay, delivery = self.recorder.ring, self._relay, self._delivery
+        ring = self.recorder.ring
         if ring is None:
             return self._last_stats
-        dropped = Counter(ring.skipped_by)
-        if relay is None:
-            return Stats(
-                captured=ring.captured,
-                pending=ring.next_seq - ring.settled_seq,
-                dropped_by=_some(dropped),
-                transport="parent",
-                faults=self.notices.faults,
-            )
-        dropped.update(relay.lost)
-        if delivery is not None:
-            dropped.update(delivery.dropped_by)
-        return Stats(
-            captured=ring.captured - relay.moved + relay.captured,
-            delivered=delivery.delivered if delivery is not None else 0,
-            pending=ring.next_seq - ring.settled_seq + relay.waiting,
-            dropped_by=_some(dropped),
-            requests=delivery.requests if delivery is not None else 0,
-            active=delivery is not None and delivery.works,
-            transport=self._transport.name if self._transport is not None else "none",
-            faults=self.notices.faults,
-        )
-
-
-def _some(counts: Counter[str]) -> dict[str, int]:
-    return {reason: count for reason, count in counts.items() if count}
+        strategy = self._transport.name if self._transport is not None else "none"
+        return tally(ring, self._relay, self._delivery, strategy, self.notices.faults)
 
 
 def _transport(library: detect.Library, modules: native.Native | None) -> Transport:

@@ -95,7 +95,7 @@ class Worker(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):
     active_jobs: Count | None = None
     queues: list[QueueName] | None = None
     metadata: dict[str, Scalar | list[float]] | None = None
-    extensions: dict[str, Scalar] = {}
+    extensions: dict[str, Scalar | list[dict[str, Scalar]]] = {}
 
 
 class Queue(msgspec.Struct, omit_defaults=True, rename="camel", kw_only=True):

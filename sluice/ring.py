@@ -53,6 +53,10 @@ SMALLEST_RING: Final = 64 * 1024
 #: interrupted in its two microseconds meets at most as many as there are threads.
 SIDE_LIMIT: Final = 1024
 
+#: How often, at most, a search for the next sound record looks at as many bytes as the ring
+#: has.  Only a file that someone made for it gets there.
+_MOST_WORK: Final = 16
+
 # Words of the header page.
 _MAGIC, _VERSION, _CAPACITY, _RING_ID, _WRITER_PID = range(5)
 _HEAD, _OLDEST, _NEXT_SEQ, _SKIP_ENCODE, _SKIP_SIZE, _SKIP_SIDE = range(64, 70)
@@ -228,6 +232,20 @@ class Ring:
         return self._words, self._data
 
     @property
+    def mark(self) -> tuple[int, int]:
+        """Where the next record will be, and its number: for a reader that is to begin there."""
+        words = self._words
+        while True:
+            head, seq = words[_HEAD], words[_NEXT_SEQ]
+            if words[_HEAD] == head:
+                return head, seq
+
+    @property
+    def room(self) -> int:
+        """Bytes that can be written before something is overwritten that was not settled."""
+        return self.capacity - min(self.capacity, self._words[_HEAD] - self._words[_READ])
+
+    @property
     def captured(self) -> int:
         """Events that came to this ring, also those that never got a record."""
         return self._words[_NEXT_SEQ] + self.skipped
@@ -279,17 +297,19 @@ class Reader:
 
     It may live in another process than the writer.  Reading moves a private cursor; only
     :meth:`settle` moves the mark in the ring, so that what a dead reader had not settled
-    is read again by the next one.
+    is read again by the next one.  `mark` begins elsewhere (see :attr:`Ring.mark`); what is
+    no longer there is left out.
     """
 
-    def __init__(self, ring: Ring) -> None:
+    def __init__(self, ring: Ring, mark: tuple[int, int] | None = None) -> None:
         self.ring: Final = ring
         self._words, self._data = ring.shared
         self._capacity = ring.capacity
         head = self._words[_HEAD]
-        self._pos = min(self._words[_READ], head) & ~7
+        position, seq = mark or (self._words[_READ], self._words[_READ_SEQ])
+        self._pos = max(0, min(position, head)) & ~7
         #: The sequence number that the next record should have.
-        self.next_seq = self._words[_READ_SEQ]
+        self.next_seq = seq
         #: Records that were overwritten before they were read.
         self.overwritten = 0
         #: Records that were there but damaged.
@@ -364,6 +384,7 @@ class Reader:
         """The next position after a damaged record where a whole record begins, or `head`."""
         data, capacity = self._data, self._capacity
         first, last = self.next_seq, self._words[_NEXT_SEQ]
+        work = _MOST_WORK * capacity
         for candidate in range(pos + 8, head, 8):
             at = candidate % capacity
             room = capacity - at
@@ -371,13 +392,13 @@ class Reader:
                 continue
             length, crc, seq = _RECORD.unpack_from(data, at)
             size = length & _LENGTH_MASK
-            if (
-                first <= seq < last
-                and size <= room - 16
-                and crc32(data[at + 16 : at + 16 + size], (seq ^ seq >> 32 ^ length) & _CRC_MASK)
-                == crc
-            ):
-                return candidate
+            if first <= seq < last and size <= room - 16:
+                payload = data[at + 16 : at + 16 + size]
+                if crc32(payload, (seq ^ seq >> 32 ^ length) & _CRC_MASK) == crc:
+                    return candidate
+                work -= size
+                if work < 0:
+                    break
         return head
 
     def settle(self, record: Record) -> None:

@@ -8,14 +8,18 @@ Guarantees
   no writeback to wait for.  Where there is none, or no room, or it is not safely ours, the
   ring lives in anonymous shared memory instead: everything but surviving the death of the
   process stays the same, and one line of log says so.
-* **Bounded.**  The folder never takes more than a share of its file system.  Files whose
-  process is gone are removed first, the oldest first.
+* **Bounded.**  The folder never takes more than a share of its file system, nor more than
+  so many files.  Files whose process is gone are removed first, the oldest first.
+* **Nothing strange is touched.**  A file that is another user's, open to others, of another
+  connection or version, cut off or damaged in its header stays where it is.
 
 A ring file belongs to whoever holds its ``flock``.  The lock is taken on the descriptor
 that the mapping keeps open, goes with the last process that has the mapping (a pool child
 inherits it), and says nothing about process ids, so that a reused one fools nobody.  A
-file that nobody holds is an orphan: what it has not delivered can be read with a
-:class:`sluice.ring.Reader` over ``Ring(memory)``.
+file that nobody holds is an orphan: `take_orphan` takes its lock and so its place.
+
+Beside the ring of a worker's MAIN lies its sign of life (:mod:`sluice.lifesign`), replaced
+in one step and removed at a proper end.
 """
 
 from __future__ import annotations
@@ -31,12 +35,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from sluice.ring import Ring
+from sluice.lifesign import LifeSign, decode_sign
+from sluice.ring import SMALLEST_RING, NotARing, Ring
+
+try:
+    # eventlet replaces open and write in `os`, not here: these never touch a hub.
+    import posix as _system
+except ImportError:
+    import os as _system  # type: ignore[no-redef]
 
 #: At most this many bytes of ring files in a folder, and at most half of its file system.
 FOLDER_LIMIT: Final = 256 * 1024 * 1024
+#: And at most this many files.
+MOST_FILES: Final = 1_000
+#: Bytes of a sign of life that are read.
+_SIGN_LIMIT: Final = 1024 * 1024
 _TMPFS: Final = Path("/dev/shm")  # noqa: S108  a tmpfs is just what is wanted
-_FILE: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{16}\.ring")
+_FILE: Final = re.compile(r"[0-9a-f]{1,32}-[0-9a-f]{16}\.ring")
 
 
 class NoFolder(Exception):
@@ -58,10 +73,11 @@ class Spool:
 
     def __init__(self, folder: Path | None, connection_id: str, say: Callable[[str], None]) -> None:
         self.folder = folder
-        self._prefix = connection_id.replace("-", "")[:8]
+        self._prefix = connection_id.replace("-", "") + "-"
         self._say = say
         self._warned = False
         self._paths: dict[int, Path] = {}
+        self._strange: set[Path] = set()
 
     def create(self, size: int, *, writer_pid: int) -> Ring:
         """A new, empty ring of `size` bytes.  `writer_pid` 0: a child that is yet to begin.
@@ -90,6 +106,7 @@ class Spool:
 
     def unlink(self, ring: Ring) -> None:
         """Remove the ring's file, if it has one; the memory stays."""
+        self.remove_sign(ring)
         path = self._paths.pop(ring.ring_id, None)
         if path is not None:
             path.unlink(missing_ok=True)
@@ -98,12 +115,102 @@ class Spool:
         """The ring's file, or None where it is anonymous."""
         return self._paths.get(ring.ring_id)
 
+    # Signs of life.
+
+    def keep_sign(self, ring: Ring, sign: bytes) -> None:
+        """Put `sign` beside the ring's file, in place of the last one.  May fail in silence."""
+        path = self.path_of(ring)
+        if path is None:
+            return
+        new = path.with_suffix(".new")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            descriptor = _system.open(new, flags, 0o600)
+            try:
+                complete = _system.write(descriptor, sign) == len(sign)
+            finally:
+                _system.close(descriptor)
+            if complete:
+                new.replace(_sign_beside(path))
+            else:
+                new.unlink()
+        except OSError:
+            pass  # no room: the last one stays
+
+    def sign_of(self, ring: Ring) -> LifeSign | None:
+        """The sign of life of the worker that had this ring, if it did not end properly."""
+        path = self.path_of(ring)
+        if path is None:
+            return None
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            descriptor = _system.open(_sign_beside(path), flags)
+        except OSError:
+            return None
+        try:
+            return decode_sign(_system.read(descriptor, _SIGN_LIMIT))
+        except OSError:
+            return None
+        finally:
+            _system.close(descriptor)
+
+    def remove_sign(self, ring: Ring) -> None:
+        """The worker has ended, or its death is reported."""
+        path = self.path_of(ring)
+        if path is not None:
+            _sign_beside(path).unlink(missing_ok=True)
+
+    # Orphans.
+
+    def take_orphan(self) -> Ring | None:
+        """The oldest ring of this connection that nobody owns; from now on it is ours."""
+        if self.folder is None:
+            return None
+        try:
+            files = sorted(_ring_files(self._checked_folder()))
+        except (NoFolder, OSError):
+            return None
+        for *_, path in files:
+            if path in self._strange or not path.name.startswith(self._prefix):
+                continue
+            try:
+                return self._take(path)
+            except (BlockingIOError, FileNotFoundError):
+                continue  # it is somebody's, or was a moment ago
+            except (NotARing, OSError) as error:
+                self._strange.add(path)
+                self._say(f"{path} is left alone: {_reason(error)}; it can be deleted")
+        return None
+
+    def _take(self, path: Path) -> Ring:
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = _system.open(path, flags)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            facts = os.fstat(descriptor)
+            if facts.st_ino != path.lstat().st_ino:
+                raise FileNotFoundError  # its owner removed it just before we had the lock
+            if facts.st_uid != os.getuid() or facts.st_mode & 0o077:
+                raise NotARing("it belongs to another user, or is open to others")
+            if not SMALLEST_RING <= facts.st_size <= FOLDER_LIMIT:
+                raise NotARing(f"a ring does not have {facts.st_size} bytes")
+            os.posix_fallocate(descriptor, 0, facts.st_size)  # a hole would be a SIGBUS
+            ring = Ring(mmap.mmap(descriptor, facts.st_size))
+        finally:
+            _system.close(descriptor)
+        if f"-{ring.ring_id:016x}." not in path.name or ring.ring_id in self._paths:
+            raise NotARing("its name is another ring's")
+        self._paths[ring.ring_id] = path
+        return ring
+
+    # Files.
+
     def _map_file(self, ring_id: int, size: int) -> mmap.mmap:
         if not hasattr(os, "posix_fallocate"):
             raise NoFolder("this platform cannot reserve space for a file")
         folder = self._checked_folder()
         self._make_room(folder, size)
-        path = folder / f"{self._prefix}-{ring_id:016x}.ring"
+        path = folder / f"{self._prefix}{ring_id:016x}.ring"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o600)
         try:
@@ -141,14 +248,18 @@ class Spool:
         """See that `size` more bytes stay within the folder's share, or raise `NoFolder`."""
         limit = _share(folder)
         files = _ring_files(folder)
-        used = sum(size for _, size, _ in files)
+        used, count = sum(size for _, size, _ in files), len(files)
         for _, file_size, path in sorted(files):
-            if used + size <= limit:
+            if used + size <= limit and count < MOST_FILES:
                 return
             if _remove_if_nobodys(path):
                 used -= file_size
-        if used + size > limit:
-            raise NoFolder(f"the rings in {folder} already take {used} of {limit} bytes")
+                count -= 1
+        if used + size > limit or count >= MOST_FILES:
+            raise NoFolder(
+                f"the {count} rings in {folder} already take {used} of {limit} bytes"
+                f" and {MOST_FILES} files"
+            )
 
 
 def _share(folder: Path) -> int:
@@ -180,11 +291,16 @@ def _remove_if_nobodys(path: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         path.unlink(missing_ok=True)
+        _sign_beside(path).unlink(missing_ok=True)
     except OSError:
         return False
     finally:
         os.close(descriptor)
     return True
+
+
+def _sign_beside(ring_file: Path) -> Path:
+    return ring_file.with_suffix(".alive")
 
 
 def _reason(error: BaseException) -> str:

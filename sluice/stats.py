@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sluice.delivery import Delivery
+    from sluice.relay import Relay
+    from sluice.ring import Ring
 
 
 @dataclass(frozen=True)
@@ -36,3 +43,35 @@ class Stats:
     def dropped(self) -> int:
         """Events that will not be delivered."""
         return sum(self.dropped_by.values())
+
+
+def tally(
+    ring: Ring, relay: Relay | None, delivery: Delivery | None, transport: str, faults: int
+) -> Stats:
+    """The counters of a process with this ring; in a prefork child there is no `relay`."""
+    dropped = Counter(ring.skipped_by)
+    if relay is None:
+        return Stats(
+            captured=ring.captured,
+            pending=ring.next_seq - ring.settled_seq,
+            dropped_by=_some(dropped),
+            transport="parent",
+            faults=faults,
+        )
+    dropped.update(relay.lost)
+    if delivery is not None:
+        dropped.update(delivery.dropped_by)
+    return Stats(
+        captured=ring.captured - relay.moved + relay.captured,
+        delivered=delivery.delivered if delivery is not None else 0,
+        pending=ring.next_seq - ring.settled_seq + relay.waiting,
+        dropped_by=_some(dropped),
+        requests=delivery.requests if delivery is not None else 0,
+        active=delivery is not None and delivery.works,
+        transport=transport,
+        faults=faults,
+    )
+
+
+def _some(counts: Counter[str]) -> dict[str, int]:
+    return {reason: count for reason, count in counts.items() if count}

@@ -69,7 +69,7 @@ def test_a_ring_is_a_private_file_in_a_private_folder(folder):
     assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.stat().st_size == SIZE
-    assert path.name == f"6f1f64a7-{ring.ring_id:016x}.ring"
+    assert path.name == f"{CONNECTION_ID.replace('-', '')}-{ring.ring_id:016x}.ring"
     assert folder.said == []
     assert_works(ring)
 

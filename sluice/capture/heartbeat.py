@@ -17,6 +17,7 @@ from celery.worker import state as worker_state
 
 from sluice._version import __version__
 from sluice.events import ID_LIMIT, QUEUE_LIMIT, Scalar, Worker, WorkerState, cut
+from sluice.lifesign import MOST_TASKS, ActiveTask, LifeSign, encode_sign
 from sluice.recorder import Recorder
 
 #: Seconds.  A receiver takes a worker for offline after three of these.
@@ -26,7 +27,10 @@ _MOST_QUEUES: Final = 100
 
 
 class Heartbeat:
-    """Reports one worker, a `celery.apps.worker.Worker`, running a pool of this kind."""
+    """Reports one worker, a `celery.apps.worker.Worker`, running a pool of this kind.
+
+    `keep_sign` gets its sign of life, and None when it has ended properly.
+    """
 
     def __init__(
         self,
@@ -34,12 +38,14 @@ class Heartbeat:
         worker: Any,
         pool: str,
         *,
+        keep_sign: Callable[[bytes | None], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._recorder = recorder
         self._worker = worker
         self._pool = pool
+        self._keep_sign = keep_sign
         self._clock = clock
         self._monotonic = monotonic
         self._due = float("inf")
@@ -49,6 +55,7 @@ class Heartbeat:
     def online(self) -> None:
         """The worker has started; heartbeats follow."""
         self._report("online", "worker-online")
+        self._live()
         self._due = self._monotonic() + INTERVAL
 
     def beat(self) -> None:
@@ -58,12 +65,14 @@ class Heartbeat:
             self._due = max(self._due + INTERVAL, now)
             active = len(worker_state.active_requests)
             self._report("busy" if active else "idle", "worker-heartbeat")
+            self._live()
 
     def offline(self) -> None:
         """The worker has stopped.  Said once."""
         if not self._over:
             self._over = True
             self._report("offline", "worker-offline")
+            self._keep_sign(None)
 
     def _report(self, state: WorkerState, celery_event: str) -> None:
         try:
@@ -96,6 +105,33 @@ class Heartbeat:
             metadata=metadata,
             extensions={"celeryEvent": celery_event},
         )
+
+    def _live(self) -> None:
+        """Leave a sign of life, for whoever finds the ring of a worker that was killed."""
+        ring = self._recorder.ring
+        if ring is None:
+            return
+        try:
+            mark = ring.mark  # before the tasks: what happens from here on is in the ring
+            node = cut(str(self._worker.hostname), ID_LIMIT)
+            # The set behind Celery's WeakSet: copying that one would call Python code, in
+            # which the worker's own thread can change it.
+            requests = [reference() for reference in worker_state.active_requests.data.copy()]
+            active = [
+                ActiveTask(
+                    str(request.id),
+                    str(request.name),
+                    (request.request_dict.get("retries") or 0) + 1,
+                    request.time_start or self._clock(),
+                )
+                for request in requests[:MOST_TASKS]
+                if request is not None
+            ]
+            host = node.partition("@")[2] or node
+            sign = LifeSign(node, host, self._pid, self._clock(), mark, active)
+            self._keep_sign(encode_sign(sign))
+        except Exception as error:  # noqa: BLE001  rule 1
+            self._recorder.notices.fault("the sign of life", error)
 
     def _concurrency(self) -> int | None:
         """The pool's size now (autoscale changes it), or the one it was started with."""

@@ -38,6 +38,9 @@ class Process(Protocol):
     def at_every_turn(self, chore: Callable[[], None]) -> None:
         """Call this on the sender's thread, at least once per flush interval."""
 
+    def keep_sign(self, sign: bytes | None) -> None:
+        """Keep the worker's sign of life beside its ring; None: it has ended properly."""
+
     def flush_at_end(self) -> None:
         """The worker is done: deliver what there is, within the time for ending."""
 
@@ -156,7 +159,12 @@ class WorkerCapture:
         """The worker knows its pool and has not started it."""
         module = _pool_module(worker.pool_cls)
         self.observer.pool_has_processes = module == "prefork"
-        self.heartbeat = Heartbeat(self.recorder, worker, _POOL_NAMES.get(module, module))
+        self.heartbeat = Heartbeat(
+            self.recorder,
+            worker,
+            _POOL_NAMES.get(module, module),
+            keep_sign=self.process.keep_sign,
+        )
         self.process.begin_worker(forks=module == "prefork")
         self.process.at_every_turn(self.heartbeat.beat)
 

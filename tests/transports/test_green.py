@@ -17,8 +17,13 @@ from typing import Any
 import pytest
 import trustme
 
+from sluice.events import Job
+from sluice.lifesign import LifeSign, encode_sign
+from sluice.notices import Notices
+from sluice.recorder import Recorder
+from sluice.spool import Spool
 from sluice.testing import Answer, IngestServer
-from tests.harness.workers import environment
+from tests.harness.workers import CONNECTION_ID, environment
 
 pytestmark = pytest.mark.pool
 
@@ -113,6 +118,26 @@ def test_the_sender_is_native_and_has_no_hub(probe: Any, library: str) -> None:
     assert result.report["delivered"] > 0
     assert result.report["faults"] == 0
     assert result.report["imported"] == [], "the sender imported the application's modules"
+
+
+def test_taking_over_what_a_killed_process_left_makes_no_hub(
+    probe: Any, server: IngestServer, spool_dir: Path
+) -> None:
+    """eventlet's `os.open` would make one, in whatever thread."""
+    spool = Spool(spool_dir, CONNECTION_ID, print)
+    ring = spool.create(64 * 1024, writer_pid=1)
+    recorder = Recorder(CONNECTION_ID, None, Notices(), lambda: None)
+    recorder.ring = ring
+    extensions: dict[str, Any] = {"celeryEvent": "task-sent"}
+    recorder.job(1e9, Job(external_id="left", name="n", state="queued", extensions=extensions))
+    sign = LifeSign("w@h", "h", 1, 1e9, (0, 0), [])
+    spool.keep_sign(ring, encode_sign(sign))
+    ring.close()
+    result = probe("1")
+    assert result.report["hubs"] == ["None"]
+    assert result.report["faults"] == 0
+    subjects = [event.get("job") or event["worker"] for event in server.events()]
+    assert {"left", "w@h"} <= {subject["externalId"] for subject in subjects}
 
 
 def test_the_loop_goes_on_while_the_api_takes_ten_seconds(probe: Any, server: IngestServer) -> None:

@@ -1,0 +1,117 @@
+"""What killed processes left in the spool folder -> this process's ring, and a word on who died.
+
+Guarantees
+----------
+* A ring is read by one process only: whoever holds its lock, which goes with its holder.
+* Nothing of it is lost on the way: the mark in the orphan moves after the records are in
+  our own ring, which outlives us as well.  What is moved twice has the same id twice.
+* It never pushes our own events out: it waits until half of our ring is free.
+* Whatever a file holds, this comes to an end: see :class:`sluice.ring.Reader`.
+
+Everything here runs on the sender's thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from sluice.batch import with_event_id
+from sluice.lifesign import LifeSign, report_of_death
+from sluice.notices import Notices
+from sluice.ring import Reader, Record, Ring
+
+if TYPE_CHECKING:
+    from sluice.spool import Spool
+
+#: Seconds between two looks into the folder: a killed worker's children hold its ring a little.
+LOOK_EVERY: Final = 15.0
+#: Records moved at once, and their bytes.
+_AT_ONCE: Final = 1_000
+_AT_ONCE_BYTES: Final = 512 * 1024
+
+
+class Orphans:
+    """Moves what the rings of the dead still hold into `ring`, a few at every turn."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        ring: Ring,
+        connection_id: str,
+        notices: Notices,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spool = spool
+        self._ring = ring
+        self._connection_id = connection_id
+        self._notices = notices
+        self._monotonic = monotonic
+        self._due = 0.0
+        self._reader: Reader | None = None
+        self._sign: LifeSign | None = None
+        #: Events found so far.
+        self.moved = 0
+
+    def turn(self) -> None:
+        """Look for a ring if it is time, and move some of what it holds."""
+        if self._reader is None and self._monotonic() >= self._due:
+            self._look()
+        if self._reader is not None and self._ring.room > self._ring.capacity // 2:
+            self._move(self._reader)
+
+    def _look(self) -> None:
+        orphan = self._spool.take_orphan()
+        if orphan is None:
+            self._due = self._monotonic() + LOOK_EVERY
+            return
+        self._sign = self._spool.sign_of(orphan)
+        self._reader = Reader(orphan)
+
+    def _move(self, reader: Reader) -> None:
+        # What is damaged gets a second look: it is only skipped then.
+        records = reader.read(_AT_ONCE, _AT_ONCE_BYTES) or reader.read(_AT_ONCE, _AT_ONCE_BYTES)
+        for record in records:
+            self._ring.append(with_event_id(record, reader.ring.ring_id), relayed=True)
+        if records:
+            self.moved += len(records)
+            reader.settle(records[-1])
+        else:
+            self._finish(reader)
+
+    def _finish(self, reader: Reader) -> None:
+        orphan, sign = reader.ring, self._sign
+        if sign is not None:
+            self._report(orphan, sign)
+        self._reader = self._sign = None
+        self._spool.unlink(orphan)
+        orphan.close()
+        if self.moved:
+            self._notices.add(
+                "recovered events",
+                f"[sluice] {self.moved} events that an ended process had left are delivered now.",
+                level=logging.INFO,
+                once=False,
+            )
+
+    def _report(self, orphan: Ring, sign: LifeSign) -> None:
+        """Say who was killed.  Its number in that ring is one that no event there has."""
+        payload = report_of_death(sign, _payloads(orphan, sign.mark), self._connection_id)
+        record = Record(payload, orphan.next_seq, 0, relayed=False)
+        self._ring.append(with_event_id(record, orphan.ring_id), relayed=True)
+        self._notices.add(
+            f"killed {sign.worker}",
+            f"[sluice] The worker {sign.worker} (pid {sign.pid}) was killed before this start;"
+            " what it was doing is reported.",
+            once=False,
+        )
+
+
+def _payloads(ring: Ring, mark: tuple[int, int]) -> Iterator[bytes]:
+    reader = Reader(ring, mark)
+    while records := reader.read(_AT_ONCE, _AT_ONCE_BYTES) or reader.read(_AT_ONCE, _AT_ONCE_BYTES):
+        for record in records:
+            yield record.payload

@@ -1,0 +1,23 @@
+"""The sample app with tasks that do harm to the process they run in, after they sent others."""
+
+import ctypes
+import os
+import signal
+import time
+
+from tests.harness.apps.basic import app, ok
+
+
+@app.task(name="faults.send_and_die")
+def send_and_die(how: str, number: int) -> list[str]:
+    """Send `number` tasks, then end the process in this way, or the task by its hard limit."""
+    sent = [ok.apply_async(queue="elsewhere").id for _ in range(number)]
+    if how == "SIGKILL":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "_exit":
+        os._exit(3)
+    elif how == "segfault":
+        ctypes.string_at(0)
+    elif how == "hard limit":
+        time.sleep(60)
+    return sent

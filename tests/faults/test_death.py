@@ -1,0 +1,120 @@
+"""A child dies, MAIN dies: nothing that was captured is lost, and who died is told."""
+
+from collections import Counter
+
+import pytest
+
+from sluice.testing import IngestServer
+from tests.harness import wait_for
+from tests.harness.workers import NOBODY_LISTENS
+from tests.pools.timeline import timelines
+from tests.pools.waiting import FAST, PLAIN, wait_lives, workers
+
+pytestmark = [pytest.mark.pool, pytest.mark.redis]
+QUIET = ("--without-mingle", "--without-gossip")
+APP = "tests.faults.apps"
+
+
+def event_ids(ingest: IngestServer) -> Counter[str]:
+    """How often each event was received, also in requests that repeat another."""
+    subjects = [
+        event.get("job") or event["worker"]
+        for request in ingest.requests
+        for event in request.events
+    ]
+    return Counter(one["extensions"]["eventId"] for one in subjects)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet"])
+def test_a_killed_worker_is_told_of_by_the_next_with_all_it_had_captured(
+    pool, redis_broker, start_worker, client, ingest, spool_dir
+):
+    victim = start_worker(
+        redis_broker, pool=pool, name="victim", args=QUIET, ingest_url=NOBODY_LISTENS
+    )
+    app = client(redis_broker)
+    lives = {app.send_task("basic.ok").id: PLAIN for _ in range(20)}
+    victim.wait_line("succeeded", 20, count=20)
+    slow = app.send_task("basic.slow", (60,)).id
+    victim.wait_line(slow, 10)
+    wait_for(lambda: b"active" in ring_of(spool_dir, slow), 10, "the slow task's start")
+    victim.kill()
+    assert [path.suffix for path in sorted(spool_dir.iterdir())].count(".alive") == 1
+
+    after = start_worker(
+        redis_broker, pool=pool, args=(*QUIET, "-Q", "other"), ingest_url=ingest.url, extra=FAST
+    )
+    # A killed prefork worker's children hold its ring until they see that it is gone.
+    wait_for(lambda: workers(ingest, "offline"), 40, "the report of the death")
+    wait_lives(ingest, lives, timeout=5)
+    (death,) = [w for w in workers(ingest, "offline") if w["externalId"] == victim.nodename]
+    assert death["pid"] == victim.pid
+    assert death["extensions"]["reason"] == "killed"
+    (suspect,) = death["extensions"]["activeTasks"]
+    assert (suspect["externalId"], suspect["name"]) == (slow, "basic.slow")
+    assert suspect["attempt"] == 1
+    assert 0 <= suspect["runtime"] < 30
+    after.wait_line(f"The worker {victim.nodename} (pid {victim.pid}) was killed", 10)
+    assert after.stop().code == 0
+    assert set(event_ids(ingest).values()) == {1}
+    assert list(spool_dir.iterdir()) == []
+
+
+def ring_of(spool_dir, text: str) -> bytes:
+    """What the rings say after they first name `text`, which is an id."""
+    content = b"".join(path.read_bytes() for path in spool_dir.glob("*.ring"))
+    return content.partition(text.encode())[2].partition(b"queued")[2]
+
+
+def test_two_that_start_at_once_do_not_send_the_same(
+    redis_broker, start_worker, client, ingest, spool_dir
+):
+    app = client(redis_broker)
+    victims = [
+        start_worker(redis_broker, pool="solo", args=QUIET, ingest_url=NOBODY_LISTENS)
+        for _ in range(3)
+    ]
+    lives = {app.send_task("basic.ok").id: PLAIN for _ in range(60)}
+    wait_for(lambda: sum(len(v.matching("succeeded")) for v in victims) == 60, 30, "60 tasks")
+    for victim in victims:
+        victim.kill()
+    heirs = [
+        start_worker(redis_broker, pool="solo", wait=False, ingest_url=ingest.url, extra=FAST)
+        for _ in range(3)
+    ]
+    wait_lives(ingest, lives, timeout=40)
+    names = {victim.nodename for victim in victims}
+    wait_for(lambda: names <= {w["externalId"] for w in workers(ingest, "offline")}, 10, "3 deaths")
+    for heir in heirs:
+        assert heir.stop().code == 0
+    assert set(event_ids(ingest).values()) == {1}
+    assert list(spool_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "_exit", "segfault", "hard limit", "old age"])
+def test_what_a_dying_child_had_captured_is_delivered(
+    how, redis_broker, start_worker, client, ingest, spool_dir
+):
+    worker = start_worker(
+        redis_broker,
+        app=APP,
+        args=(*QUIET, *(["--max-tasks-per-child=1"] if how == "old age" else [])),
+        ingest_url=ingest.url,
+        extra=FAST,
+    )
+    app = client(redis_broker)
+    limit = {"time_limit": 1} if how == "hard limit" else {}
+    ids = [app.send_task("faults.send_and_die", (how, 25), **limit).id for _ in range(4)]
+    end = "completed" if how == "old age" else "failed"
+
+    def all_ended() -> bool:
+        lines = timelines(ingest.events())
+        return all(i in lines and lines[i].events[-1]["job"]["state"] == end for i in ids)
+
+    wait_for(all_ended, 40, f"{ids} to have {end}")
+    assert worker.stop().code == 0
+    sent = [line for line in timelines(ingest.events()).values() if line.sent and not line.told]
+    assert len(sent) == 4 * 25
+    assert {line.sent[0]["job"]["parentId"] for line in sent} == set(ids)
+    assert set(event_ids(ingest).values()) == {1}
+    assert list(spool_dir.iterdir()) == []
