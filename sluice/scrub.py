@@ -1,9 +1,10 @@
-"""What leaves an exception's text or traceback: everything but the task's arguments.
+"""What leaves an exception's text or traceback: all but the task's arguments, and secrets.
 
 Celery builds some messages out of a task's arguments, and so do Python and libraries
 (``int('4111...')`` names the 4111).  Rule 5 says that no argument leaves the process, so
-an error text is searched for the arguments of the very task that failed.  This runs in
-the worker's MAIN process and only when a task fails.  Pure, and bounded: so many values
+an error text is searched for the arguments of the very task that failed, and then for what
+looks like a secret (:mod:`sluice.redact`).  This runs in the worker's MAIN process and only
+when a task fails.  Pure, and bounded: so many values
 of an argument tree, so many characters of a text.
 """
 
@@ -12,9 +13,11 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 from urllib.parse import quote, quote_plus
 from uuid import UUID
@@ -28,8 +31,11 @@ from sluice.events import (
     cut,
     cut_front,
 )
+from sluice.redact import redact
 
 REPLACEMENT: Final = "[argument]"
+#: Characters beyond a limit that are looked at: a secret may begin there and end within it.
+_MARGIN: Final = 4096
 #: Said instead of a text that cannot be searched for all arguments with bounded work.
 WITHHELD: Final = "[withheld: too large to be searched for the task's arguments]"
 #: One of these stands for an argument while others are searched for: one not in the text.
@@ -185,35 +191,46 @@ def error_text(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
     """An exception's message, fit to be sent."""
     if len(text) > _LONGEST_TEXT:
         return WITHHELD
-    return cut(arguments.remove_from(_without_retry_arguments(text)), ERROR_LIMIT)
+    text = arguments.remove_from(_without_retry_arguments(text))
+    return cut(redact(text[: ERROR_LIMIT + _MARGIN]), ERROR_LIMIT)
 
 
 def stacktrace(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
     """A traceback, fit to be sent: its end, without arguments in the messages.
 
-    The lines that show a file and its source are left as they are: they hold code, not
-    values, and a path must stay readable even where an argument is a word of it.
+    Of the lines that show a file and its source only what looks like a secret is taken:
+    they hold code, not values, and a path must stay readable even where an argument is a
+    word of it.
     """
     if len(text) > _LONGEST_TEXT:
         return WITHHELD
-    lines: list[str] = []
-    message: list[str] = []
+    parts: list[str] = []
+    for in_frame, lines in groupby(
+        _frames_marked(_without_retry_arguments(text)), key=itemgetter(0)
+    ):
+        part = "\n".join(line for _, line in lines)
+        parts.append(part if in_frame else arguments.remove_from(part))
+    # Only its end is looked through for secrets, from the beginning of a line if one is near.
+    text = "\n".join(parts)
+    begin = max(0, len(text) - STACKTRACE_LIMIT - _MARGIN)
+    if begin:
+        text = text[max(begin, text.find("\n", begin, begin + _MARGIN) + 1) :]
+    parts = [
+        redact("\n".join(line for _, line in lines), code=in_frame)
+        for in_frame, lines in groupby(_frames_marked(text), key=itemgetter(0))
+    ]
+    return cut_front("\n".join(parts), STACKTRACE_LIMIT)
+
+
+def _frames_marked(text: str) -> Iterator[tuple[bool, str]]:
+    """The lines of a traceback, and of each whether it shows a file or its source."""
     in_frame = False
-    for line in _without_retry_arguments(text).split("\n"):
+    for line in text.split("\n"):
         # A "file" in angle brackets is text that was compiled, and can be an argument.
         in_frame = (line.startswith('  File "') and not line.startswith('  File "<')) or (
             in_frame and line.startswith("    ")
         )
-        if not in_frame:
-            message.append(line)
-            continue
-        if message:
-            lines.append(arguments.remove_from("\n".join(message)))
-            message = []
-        lines.append(line)
-    if message:
-        lines.append(arguments.remove_from("\n".join(message)))
-    return cut_front("\n".join(lines), STACKTRACE_LIMIT)
+        yield in_frame, line
 
 
 def unknown_fields(

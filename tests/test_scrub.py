@@ -522,3 +522,32 @@ def test_a_value_that_a_library_has_shortened_is_found():
     value = f"{CARD} " + "x" * 100 + f" {CARD}"
     shortened = f"[input_value='{value[:24]}...{value[-24:]}']"  # as pydantic does
     assert CARD not in error_text(shortened, Arguments((value,), {}))
+
+
+# --- secrets that are no arguments ----------------------------------------------------------------
+
+
+def test_secrets_are_gone_from_messages_tracebacks_and_unknown_fields():
+    secret = "hunter2-Tr0ub4dor"
+    text = f"cannot connect to amqp://guest:{secret}@broker// with password={secret}"
+    trace = (
+        "Traceback (most recent call last):\n"
+        '  File "/app/tokens/password=1.py", line 3, in connect\n'
+        f"    login(token=token, password='{secret}')\n"
+        f"OSError: {text}"
+    )
+    sent = stacktrace(trace)
+    assert secret not in error_text(text) + sent
+    assert '  File "/app/tokens/password=1.py", line 3, in connect' in sent
+    assert "token=token" in sent
+    fields = unknown_fields({"broker": text}, frozenset())
+    assert secret not in str(fields)
+
+
+@pytest.mark.parametrize("position", range(-60, 60, 7))
+def test_a_secret_on_the_edge_of_what_is_sent_is_gone(position):
+    secret = "Tr0ub4dor" * 5
+    text = f"{'x' * (ERROR_LIMIT + position)} password={secret} rest"
+    assert "Tr0ub" not in error_text(text)
+    text = f"rest password={secret} {'x' * (STACKTRACE_LIMIT + position)}"
+    assert "4dor" not in stacktrace(text)
