@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from sluice._version import __version__
 from sluice.config import SluiceConfigError, is_strict, message, resolve
@@ -38,6 +39,7 @@ def init(
     request_timeout: float | tuple[float, float] | None = None,
     celery_events: bool | None = None,
     capture_tracebacks: bool | None = None,
+    before_send: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None,
     debug: bool | None = None,
 ) -> None:
     """Begin to capture every task and worker of this process and of its children.
@@ -59,6 +61,10 @@ def init(
     * `request_timeout`: seconds to connect and to wait for an answer, ``(5, 10)``.
     * `celery_events`: False; True also turns Celery's own events on, for other consumers.
     * `capture_tracebacks`: True; False sends the error without its traceback.
+    * `before_send`: a function of the event, a dict as it is sent, that returns it, changed
+      or not, or None to keep it back.  It runs on the sender's thread, never in a task: in a
+      green process it must not touch the application's sockets, locks or logging.  Where it
+      raises, that event is not sent.  It has no variable.
     * `debug`: False; True logs what was detected.
 
     Raises :class:`SluiceConfigError` for a setting that is missing or malformed, and nothing

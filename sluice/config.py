@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from sluice.ring import SMALLEST_RING
@@ -86,6 +86,8 @@ class Settings:
     celery_events: bool = False
     #: Send the traceback of a failed task.
     capture_tracebacks: bool = True
+    #: The application's last word on every event, on the sender's thread.
+    before_send: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
     #: Log what Sluice detects and does, on the logger "sluice".
     debug: bool = False
 
@@ -121,6 +123,7 @@ def resolve(
         capture_tracebacks=_setting(
             given, environ, "capture_tracebacks", _flag, Settings.capture_tracebacks
         ),
+        before_send=_setting(given, environ, "before_send", _function, None),
         debug=_setting(given, environ, "debug", _flag, Settings.debug),
     )
 
@@ -293,6 +296,15 @@ def _tag(value: object, name: str) -> str:
         raise SluiceConfigError(
             f"{name} is {_shown(value)}",
             "Accepted is a printable text of up to 64 characters, such as 'production'",
+        )
+    return value
+
+
+def _function(value: object, name: str) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
+    if not callable(value):
+        raise SluiceConfigError(
+            f"{name} is {_shown(value)}, which is no function",
+            "Pass sluice.init() a function that takes an event, a dict, and returns it or None",
         )
     return value
 

@@ -17,6 +17,7 @@ from sluice.http import Deliverer, Outcome, Verdict
 from sluice.native import Native
 from sluice.notices import Notices
 from sluice.relay import Relay
+from sluice.review import Review
 from sluice.ring import Ring
 from sluice.sender import Sender
 
@@ -85,7 +86,7 @@ class Delivery:
             self.finished = True
 
     def _run(self) -> None:
-        native = self._native()
+        native, before_send = self._native(), self._settings.before_send
         # The two need each other: delivering pauses the way the sender does.
         deliverer = self._deliverer = Deliverer(
             self._settings,
@@ -103,6 +104,7 @@ class Delivery:
             chores=self._do_chores,
             dropped_elsewhere=lambda: sum(self._relay.lost.values()),
             on_error=lambda error: self._notices.fault("the sender", error),
+            review=Review(before_send, self._notices) if before_send is not None else None,
         )
         if self._deadline != inf:  # told to end before it began
             sender.end_by(self._deadline)

@@ -21,6 +21,8 @@ from sluice.ring import Reader, Record, Ring
 
 MOST_EVENTS: Final = 500
 MOST_BYTES: Final = 512 * 1024
+#: With a review, which may be slow: the chores do not wait for more than these.
+_MOST_REVIEWED: Final = 50
 _MOST_OF_RECORDS: Final = MOST_BYTES - MOST_EVENTS * batch.OVERHEAD_OF_EVENT
 #: Seconds between tries while the process waits for us to end.
 _LAST_TRIES: Final = 0.2
@@ -39,8 +41,10 @@ class Account:
     """What became of the events of one ring.  Written by the sender, read by anyone."""
 
     delivered: int = 0
-    #: Refused by the API one by one, by verdict.
-    refused: dict[str, int] = field(default_factory=lambda: {"rejected": 0, "too_large": 0})
+    #: Refused by the API one by one, by verdict, and by the application's `before_send`.
+    refused: dict[str, int] = field(
+        default_factory=lambda: {"rejected": 0, "too_large": 0, "before_send": 0}
+    )
     #: Overwritten or damaged before they were sent.
     lost: int = 0
     batches: int = 0
@@ -51,7 +55,8 @@ class Sender:
 
     `wait(seconds)` returns at once when someone rang; `chores()` is called at least once
     per `interval` seconds while nothing blocks, also between the tries of one batch.
-    `on_error` gets an exception that was not foreseen; the loop goes on.
+    `on_error` gets an exception that was not foreseen; the loop goes on.  `review` gives
+    the record to send in place of another, with an empty payload for none.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Sender:
         chores: Callable[[], None],
         dropped_elsewhere: Callable[[], int],
         on_error: Callable[[BaseException], None],
+        review: Callable[[Record, int], Record] | None = None,
     ) -> None:
         self.account: Final = Account()
         self._ring = ring
@@ -76,6 +82,8 @@ class Sender:
         self._chores = chores
         self._dropped_elsewhere = dropped_elsewhere
         self._on_error = on_error
+        self._review = review
+        self._most = MOST_EVENTS if review is None else _MOST_REVIEWED
         self._deadline = inf
         self._drops_reported = 0
         self._refusal_pause = 0.0
@@ -130,10 +138,8 @@ class Sender:
         self.turns_begun += 1
         turn = self.turns_begun
         self._chores()
-        while self.time_left() > 0 and (
-            records := self._reader.read(MOST_EVENTS, _MOST_OF_RECORDS)
-        ):
-            if not self._send(records):
+        while self.time_left() > 0 and (records := self._reader.read(self._most, _MOST_OF_RECORDS)):
+            if not self._send(self._reviewed(records)):
                 self._reader = Reader(self._ring)  # begin again at the read mark
                 return
             self._chores()
@@ -148,6 +154,17 @@ class Sender:
             self._reader = Reader(self._ring)
             self._wait(self._interval)
 
+    def _reviewed(self, records: Sequence[Record]) -> Sequence[Record]:
+        """What is to be sent of these: as many as the time allows, at least one."""
+        if self._review is None:
+            return records
+        reviewed: list[Record] = []
+        for record in records:
+            reviewed.append(self._review(record, self._ring.ring_id))
+            if self.time_left() <= 0:
+                break
+        return reviewed
+
     def _send(self, records: Sequence[Record]) -> bool:
         """Deliver, halving what is refused.  False: the time is up and some were not sent."""
         parts: list[Sequence[Record]] = [records]
@@ -156,28 +173,34 @@ class Sender:
             if self.time_left() <= 0:
                 return False
             part = parts.pop()
+            wanted = [record for record in part if record.payload]
+            if not wanted:
+                self._settle(part, delivered=0)
+                taken = True
+                continue
             drops = self.dropped + self._dropped_elsewhere()
-            body = batch.body(part, self._ring.ring_id, drops - self._drops_reported)
+            body = batch.body(wanted, self._ring.ring_id, drops - self._drops_reported)
             outcome = self._deliver(body)
             self.account.batches += 1
             if outcome.verdict is Verdict.DELIVERED:
                 taken = True
                 self._drops_reported = drops
-                self.account.delivered += len(part)
-                self._settle(part)
+                self._settle(part, delivered=len(wanted))
             elif outcome.verdict not in (Verdict.REJECTED, Verdict.TOO_LARGE):
                 return False
             elif len(part) == 1:
                 self.account.refused[outcome.verdict.name.lower()] += 1
-                self._settle(part)
+                self._settle(part, delivered=0)
             else:
                 middle = len(part) // 2
                 parts += [part[middle:], part[:middle]]
         self._slow_down_if_nothing_passes(taken)
         return True
 
-    def _settle(self, part: Sequence[Record]) -> None:
+    def _settle(self, part: Sequence[Record], *, delivered: int) -> None:
         last = part[-1]
+        self.account.delivered += delivered
+        self.account.refused["before_send"] += sum(not record.payload for record in part)
         self.account.lost += last.seq + 1 - self._ring.settled_seq - len(part)
         self._reader.settle(last)
 

@@ -26,8 +26,8 @@ class Stats:
     #: Events that wait, here or in a child's ring.
     pending: int = 0
     #: Events that will not be delivered, by reason: `overwritten` (the buffer was full, the
-    #: oldest went), `rejected` and `too_large` (the API refused them), `unencodable`,
-    #: `contended`, `damaged`.
+    #: oldest went), `rejected` and `too_large` (the API refused them), `before_send` (the
+    #: application did, or its function failed), `unencodable`, `contended`, `damaged`.
     dropped_by: dict[str, int] = field(default_factory=dict)
     #: Requests made to the API, tries included.
     requests: int = 0

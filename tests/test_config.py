@@ -33,6 +33,7 @@ DEFAULTS = {
     "request_timeout": (5.0, 10.0),
     "celery_events": False,
     "capture_tracebacks": True,
+    "before_send": None,
     "debug": False,
 }
 # name, a value as a parameter, what it becomes, another as a variable, what that becomes
@@ -52,6 +53,8 @@ SOURCES = [
 ]
 # name, a bad value, what the message says is accepted
 BAD = [
+    ("before_send", "app.scrub", "a function that takes an event"),
+    ("before_send", 1, "a function that takes an event"),
     ("api_key", "", "starts with 'sk_'"),
     ("api_key", "pk_live_0000", "starts with 'sk_'"),
     ("api_key", "sk_", "starts with 'sk_'"),
@@ -142,7 +145,7 @@ def test_defaults_are_the_documented_ones():
 
 def test_every_parameter_of_init_is_tested_here():
     parameters = set(inspect.signature(sluice.init).parameters)
-    assert parameters == {name for name, *_ in SOURCES} | {"api_key", "enabled"}
+    assert parameters == {name for name, *_ in SOURCES} | {"api_key", "enabled", "before_send"}
     assert parameters == {name for name, *_ in BAD}
 
 

@@ -212,7 +212,7 @@ def test_a_bad_event_is_found_and_the_rest_is_delivered_in_order(rig, bad):
     rig.answer = lambda body: BAD if bad & set(numbers(body)) else FINE
     rig.sender.turn()
     assert rig.delivered == [n for n in range(500) if n not in bad]
-    assert rig.sender.account.refused == {"rejected": len(bad), "too_large": 0}
+    assert rig.sender.account.refused == {"rejected": len(bad), "too_large": 0, "before_send": 0}
     assert rig.pending == 0
     assert len(rig.bodies) <= 1 + 2 * 9 * len(bad)  # halving, not one by one
 
@@ -232,7 +232,7 @@ def test_an_event_that_is_too_large_by_itself_is_dropped(rig):
     rig.answer = lambda body: LARGE if 1 in numbers(body) else FINE
     rig.sender.turn()
     assert rig.delivered == [0, 2]
-    assert rig.sender.account.refused == {"rejected": 0, "too_large": 1}
+    assert rig.sender.account.refused == {"rejected": 0, "too_large": 1, "before_send": 0}
 
 
 def test_an_api_that_refuses_everything_is_asked_ever_more_rarely(rig):
