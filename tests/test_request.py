@@ -259,10 +259,30 @@ def test_a_failure_of_which_only_the_event_tells_has_its_texts(bench):
 
 def test_a_hard_time_limit_has_its_name_where_the_event_has_lost_it(bench):
     request = bench.run()
-    assert request.on_timeout(soft=False, timeout=5) == "timed out"
+    request.sluice_time_limit = 5
     request.send_event("task-failed", exception="", traceback=None)
     assert bench.last.job.error == "TimeLimitExceeded(5,)"
     assert bench.last.job.extensions["exceptionClass"] == "TimeLimitExceeded"
+
+
+def test_a_hard_time_limit_is_a_failure_also_where_celery_has_no_event_for_it(bench):
+    """Before 5.7, in a gevent pool.  A prefork pool tells of it later."""
+    request = bench.run()
+    assert request.on_timeout(soft=False, timeout=5) == "timed out"
+    assert bench.story()[-1] == ("failed", "task-failed")
+    assert bench.last.job.error == "TimeLimitExceeded(5,)"
+    told = len(bench.story())
+    request.send_event("task-failed", exception="TimeLimitExceeded(5,)", traceback=None)
+    assert len(bench.story()) == told, "once"
+
+
+def test_a_hard_time_limit_during_a_cold_end_is_no_failure(bench, monkeypatch):
+    """Celery gives the task back then."""
+    monkeypatch.setattr(worker_state, "should_terminate", True)
+    request = bench.run()
+    told = len(bench.story())
+    request.on_timeout(soft=False, timeout=5)
+    assert len(bench.story()) == told
 
 
 def test_a_soft_time_limit_is_not_taken_for_a_hard_one(bench):

@@ -135,7 +135,9 @@ class Heartbeat:
 
     def _concurrency(self) -> int | None:
         """The pool's size now (autoscale changes it), or the one it was started with."""
-        size = getattr(getattr(self._worker, "pool", None), "num_processes", None)
+        # Before Celery 5.7 a gevent pool's `num_processes` are the tasks that it runs.
+        name = "num_processes" if self._pool == "prefork" else "limit"
+        size = getattr(getattr(self._worker, "pool", None), name, None)
         if not isinstance(size, int):
             size = self._worker.concurrency
         return size if isinstance(size, int) else None

@@ -103,10 +103,16 @@ class RequestHook:
         super().send_event(type, **fields)  # type: ignore[misc]
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:
-        """Remember a hard limit: with gevent the event has lost the exception's name."""
+        """Remember a hard limit: with gevent the event has lost the exception's name.
+
+        Before Celery 5.7 there is no event of it at all, unless a process is killed for it.
+        """
         if not soft:
             self.sluice_time_limit = timeout
-        return super().on_timeout(soft, timeout)  # type: ignore[misc]
+        result = super().on_timeout(soft, timeout)  # type: ignore[misc]
+        if not soft and not worker_state.should_terminate:
+            self.sluice_observer.observe(self, "task-failed", {})  # type: ignore[arg-type]
+        return result
 
     def reject(self, requeue: bool = False) -> Any:
         """Report it first: once the broker has the message back, it can be here again."""

@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from celery import __version__ as celery_version
+
 from tests.harness import POOLS
 
+CELERY = tuple(map(int, celery_version.split(".")[:2]))
 PLAIN = "received started succeeded"
-TERMINATE = ("prefork", "gevent", "eventlet")
+#: Celery's gevent pool can end a task since 5.5.
+TERMINATE = ("prefork", "gevent", "eventlet") if CELERY >= (5, 5) else ("prefork", "eventlet")
 HARD_LIMIT = ("prefork", "gevent")
 ETA = 1.5
 #: An ETA that leaves time to revoke the task, also where a worker is busy.
@@ -105,7 +109,12 @@ KINDS = (
         error=("[argument]", "ConnectionError"),  # its text is its argument
     ),
     Kind("Ignore", "basic.ignored", ("received started ignored",)),
-    Kind("Reject", "basic.rejected", (_FAILS,), error=("not for us", "Reject")),
+    Kind(
+        "Reject",
+        "basic.rejected",
+        (_FAILS if CELERY >= (5, 7) else "received started rejected",),
+        error=("not for us", "Reject"),
+    ),
     Kind("Reject, requeue", "life.requeued", (f"received started requeued {PLAIN}",)),
     Kind("ETA", options={"countdown": ETA}),
     # Celery tells of no `received` here, and so do we.
