@@ -215,6 +215,10 @@ def carry_out(pool: str, broker: Broker) -> Run:
         pids = {worker.pid}
         control = client.control
         answer = {"reply": True, "timeout": 10, "destination": [worker.nodename]}
+        # A green pool hears control messages in a greenlet of its own, a little after it is
+        # "ready", and Redis keeps no message for who does not listen yet.
+        here = [worker.nodename]
+        wait_for(lambda: control.ping(destination=here, timeout=1.0), 20, "the worker to listen")
         assert control.revoke(ids["revoked before start"], **answer)
         (folder / "go").touch()
         invalid = send_invalid(client)
