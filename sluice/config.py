@@ -80,7 +80,7 @@ class Settings:
     spool_dir: str | None = None
     #: The longest time that Sluice may add to the end of a process.
     shutdown_timeout: float = 2.0
-    #: How long to wait for a connection, and for each part of an answer.
+    #: How long to wait for a connection, and for the whole of an answer.
     request_timeout: tuple[float, float] = (5.0, 10.0)
     #: Turn Celery's own events on as well, for a consumer on the broker.
     celery_events: bool = False

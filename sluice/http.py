@@ -7,13 +7,17 @@ proxies and CA bundles come from the environment, once, when the session is made
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
+from math import inf
 from typing import Any, Final
 
 from sluice._version import __version__
@@ -223,10 +227,22 @@ def _session(requests: Any, url: str, settings: Settings) -> Any:
 
 
 def _adapter(requests: Any, remember: Callable[[int], None]) -> Any:
-    """An adapter for one connection at a time, which tells of the descriptor of each."""
+    """An adapter for one connection at a time, which tells of the descriptor of each.
+
+    An answer has to be there, whole, within the timeout that its socket has when it begins.
+    """
 
     def tell(pool_class: Any) -> Any:
+        class Response(pool_class.ConnectionCls.response_class):  # type: ignore[misc]
+            fp: Any
+
+            def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+                super().__init__(sock, *args, **kwargs)
+                self.fp = io.BufferedReader(_WithinTime(self.fp.detach(), sock))
+
         class Connection(pool_class.ConnectionCls):  # type: ignore[misc]
+            response_class = Response
+
             def _new_conn(self) -> Any:
                 socket = super()._new_conn()
                 remember(socket.fileno())
@@ -250,6 +266,36 @@ def _adapter(requests: Any, remember: Callable[[int], None]) -> Any:
         return manager
 
     return Adapter(pool_connections=1, pool_maxsize=1, max_retries=0)
+
+
+class _WithinTime(io.RawIOBase):
+    """What comes from a socket, all of it within its timeout.
+
+    The socket itself grants that time to every part: an answer of one byte a second would
+    take minutes, and all events wait.
+    """
+
+    def __init__(self, raw: Any, sock: Any) -> None:
+        self._raw = raw
+        self._sock = sock
+        limit = sock.gettimeout()
+        self._until = inf if limit is None else time.monotonic() + limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        if left < inf:
+            self._sock.settimeout(left)
+        read: int | None = self._raw.readinto(buffer)
+        return read
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def describe(error: BaseException) -> str:

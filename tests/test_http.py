@@ -7,6 +7,7 @@ import selectors
 import socket
 import ssl
 import threading
+import time
 from email.utils import format_datetime
 from math import inf
 from types import SimpleNamespace
@@ -517,6 +518,39 @@ def test_no_request_waits_longer_than_there_is_time(delivery, left, timeouts):
     line = deliver.deliverer._session = Line()
     deliver()
     assert line.timeouts == [timeouts]
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+def test_an_answer_of_one_byte_at_a_time_is_not_waited_for(
+    secure, server, https, bundle, delivery, monkeypatch
+):
+    """Each byte comes well within the timeout; all of them would take half a minute."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+    slow = https if secure else server
+    slow.answer = Answer(drip=0.2)
+    deliver = delivery(slow.url, request_timeout=(5.0, 0.6))
+    begin = time.monotonic()
+    assert deliver().verdict is Verdict.LATER
+    assert 0.5 < time.monotonic() - begin < 5
+    slow.answer = Answer()
+    deliver.tries = 2
+    assert deliver().verdict is Verdict.DELIVERED
+
+
+def test_each_answer_has_the_whole_time_for_itself(server, delivery):
+    server.answer = Answer(delay=0.4)
+    deliver = delivery(server.url, request_timeout=(5.0, 0.7))
+    for _ in range(3):
+        assert deliver().verdict is Verdict.DELIVERED
+    assert server.connections == 1
+
+
+def test_a_body_that_drips_does_not_undo_a_status(server, delivery):
+    server.answer = Answer(body=b"x" * 2000, drip=0.001)
+    deliver = delivery(server.url, request_timeout=(5.0, 1.0))
+    begin = time.monotonic()
+    assert deliver().verdict is Verdict.DELIVERED
+    assert time.monotonic() - begin < 4
 
 
 def test_a_server_that_hangs_is_given_up(server, delivery):
