@@ -75,6 +75,7 @@ class Client:
         self._opening = [None]  # taken, as in the ring, by who opens
         self._forks = False
         self._relay: Relay | None = None
+        self._orphans: Orphans | None = None
         self._delivery: Delivery | None = None
         self._transport: Transport | None = None
         self._importing = False
@@ -207,7 +208,8 @@ class Client:
             self._spool.remove_sign(ring)
 
     def _do_chores(self) -> None:
-        self._orphans.turn()
+        if self._orphans is not None:
+            self._orphans.turn()
         for chore in self._chores:
             chore()
 
@@ -232,6 +234,8 @@ class Client:
         ring, bell = self._for_child.get(get_ident()), self.recorder.bell
         if self._delivery is not None:
             self._delivery.close_inherited()
+        if self._orphans is not None:
+            self._orphans.let_go()
         self._for_child = {}
         self._begin_process()
         if ring is not None:

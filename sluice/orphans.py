@@ -4,7 +4,8 @@ Guarantees
 ----------
 * A ring is read by one process only: whoever holds its lock, which goes with its holder.
 * Nothing of it is lost on the way: the mark in the orphan moves after the records are in
-  our own ring, which outlives us as well.  What is moved twice has the same id twice.
+  our own ring, which outlives us as well; one in anonymous memory takes none.  What is
+  moved twice has the same id twice.
 * It never pushes our own events out: it waits until half of our ring is free.
 * Whatever a file holds, this comes to an end: see :class:`sluice.ring.Reader`.
 
@@ -63,10 +64,21 @@ class Orphans:
         if self._reader is not None and self._ring.room > self._ring.capacity // 2:
             self._move(self._reader)
 
+    def let_go(self) -> None:
+        """In a forked child: a ring in hand is the parent's, and its memory goes with it."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            try:
+                reader.ring.close()
+            except BufferError:
+                pass  # the parent's sender was reading: a little stays until this child ends
+
     def _look(self) -> None:
+        self._due = self._monotonic() + LOOK_EVERY
+        if self._spool.path_of(self._ring) is None:
+            return
         orphan = self._spool.take_orphan()
         if orphan is None:
-            self._due = self._monotonic() + LOOK_EVERY
             return
         self._sign = self._spool.sign_of(orphan)
         self._reader = Reader(orphan)
@@ -87,6 +99,7 @@ class Orphans:
         if sign is not None:
             self._report(orphan, sign)
         self._reader = self._sign = None
+        self._due = 0.0  # there may be more
         self._spool.unlink(orphan)
         orphan.close()
         if self.moved:

@@ -46,7 +46,7 @@ class Next:
     def __init__(self, folder: Path, connection: str = CONNECTION_ID, size: int = SIZE) -> None:
         self.said: list[str] = []
         self.spool = Spool(folder, connection, self.said.append)
-        self.ring = memory_ring(size, ring_id=7)
+        self.ring = self.spool.create(size, writer_pid=os.getpid())
         self.clock = FakeClock()
         self.notices = Notices()
         self.orphans = Orphans(
@@ -118,7 +118,6 @@ def test_what_was_not_delivered_arrives_in_order_with_its_own_ids(folder):
         f"{ring_id:016x}-{number}" for number in range(5, 20)
     ]
     assert not path.exists()
-    assert list(folder.iterdir()) == []
 
 
 def test_it_arrives_once_whoever_looks(folder):
@@ -190,6 +189,28 @@ def test_a_starter_that_dies_as_well_leaves_all_to_the_next(folder):
     reader.settle(reader.read(10, 1 << 20)[-1])
     orphan.close()
     assert ids(Next(folder).turns()) == [f"task-{number}" for number in range(10, 30)]
+
+
+def test_a_ring_that_would_not_outlive_us_takes_none(folder):
+    victim = Victim(folder)
+    victim.tells(1, "queued")
+    path = victim.killed()
+    after = Next(folder)
+    after.orphans = Orphans(after.spool, memory_ring(), CONNECTION_ID, after.notices)
+    assert after.turns() == []
+    assert path.exists()
+
+
+def test_a_forked_child_does_not_keep_it(folder):
+    victim = Victim(folder)
+    for number in range(50):
+        victim.tells(number, "queued")
+    path = victim.killed()
+    after = Next(folder)
+    after.orphans._look()
+    after.orphans.let_go()  # what a child does
+    assert ids(Next(folder).turns()) == [f"task-{number}" for number in range(50)]
+    assert not path.exists()
 
 
 # --- who was killed -------------------------------------------------------------------------------
