@@ -21,3 +21,9 @@ def send_and_die(how: str, number: int) -> list[str]:
     elif how == "hard limit":
         time.sleep(60)
     return sent
+
+
+@app.task(name="faults.send_one")
+def send_one() -> str:
+    """Send one task to a queue that nobody reads, and say which."""
+    return ok.apply_async(queue="elsewhere").id
