@@ -33,9 +33,14 @@ HOST = "127.0.0.1"
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on, below the usual range of outgoing connections."""
+    """A TCP port that nobody listens on, below the usual range of outgoing connections.
+
+    From this process's own share of them: RabbitMQ takes its ports some seconds later, and another
+    run of the tests must not have taken one by then.
+    """
     for _ in range(200):
-        port = 20_000 + secrets.randbelow(12_000)  # not `random`: pytest-randomly seeds it per test
+        # `secrets` and not `random`, which pytest-randomly seeds for each test.
+        port = 20_000 + os.getpid() % 100 * 120 + secrets.randbelow(120)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((HOST, port))
             return port
