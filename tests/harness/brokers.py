@@ -32,19 +32,19 @@ from tests.harness.waiting import wait_for
 HOST = "127.0.0.1"
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on, below the usual range of outgoing connections.
+# From this process's own share of the ports, each once: RabbitMQ takes its four some seconds after
+# they were chosen, and nobody, in this run of the tests or in another, must have them by then.
+_FIRST_PORT = 20_000 + os.getpid() % 60 * 200
+_ports = itertools.cycle(range(_FIRST_PORT, _FIRST_PORT + 200))
 
-    From this process's own share of them: RabbitMQ takes its ports some seconds later, and another
-    run of the tests must not have taken one by then.
-    """
-    for _ in range(200):
-        # `secrets` and not `random`, which pytest-randomly seeds for each test.
-        port = 20_000 + os.getpid() % 100 * 120 + secrets.randbelow(120)
+
+def free_port() -> int:
+    """A TCP port that nobody listens on, below the usual range of outgoing connections."""
+    for port in itertools.islice(_ports, 200):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind((HOST, port))
             return port
-    msg = "no free port between 20000 and 32000"
+    msg = f"no free port between {_FIRST_PORT} and {_FIRST_PORT + 200}"
     raise OSError(msg)
 
 
