@@ -84,8 +84,7 @@ class Orphans:
         self._reader = Reader(orphan)
 
     def _move(self, reader: Reader) -> None:
-        # What is damaged gets a second look: it is only skipped then.
-        records = reader.read(_AT_ONCE, _AT_ONCE_BYTES) or reader.read(_AT_ONCE, _AT_ONCE_BYTES)
+        records = _next(reader)
         for record in records:
             self._ring.append(with_event_id(record, reader.ring.ring_id), relayed=True)
         if records:
@@ -125,6 +124,11 @@ class Orphans:
 
 def _payloads(ring: Ring, mark: tuple[int, int]) -> Iterator[bytes]:
     reader = Reader(ring, mark)
-    while records := reader.read(_AT_ONCE, _AT_ONCE_BYTES) or reader.read(_AT_ONCE, _AT_ONCE_BYTES):
+    while records := _next(reader):
         for record in records:
             yield record.payload
+
+
+def _next(reader: Reader) -> list[Record]:
+    """The next records, none at the end.  What is damaged is only skipped at a second look."""
+    return reader.read(_AT_ONCE, _AT_ONCE_BYTES) or reader.read(_AT_ONCE, _AT_ONCE_BYTES)

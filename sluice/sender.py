@@ -174,8 +174,9 @@ class Sender:
                 return False
             part = parts.pop()
             wanted = [record for record in part if record.payload]
+            kept_back = len(part) - len(wanted)
             if not wanted:
-                self._settle(part, delivered=0)
+                self._settle(part, kept_back=kept_back)
                 taken = True
                 continue
             drops = self.dropped + self._dropped_elsewhere()
@@ -185,22 +186,22 @@ class Sender:
             if outcome.verdict is Verdict.DELIVERED:
                 taken = True
                 self._drops_reported = drops
-                self._settle(part, delivered=len(wanted))
+                self.account.delivered += len(wanted)
+                self._settle(part, kept_back=kept_back)
             elif outcome.verdict not in (Verdict.REJECTED, Verdict.TOO_LARGE):
                 return False
             elif len(part) == 1:
                 self.account.refused[outcome.verdict.name.lower()] += 1
-                self._settle(part, delivered=0)
+                self._settle(part, kept_back=0)
             else:
                 middle = len(part) // 2
                 parts += [part[middle:], part[:middle]]
         self._slow_down_if_nothing_passes(taken)
         return True
 
-    def _settle(self, part: Sequence[Record], *, delivered: int) -> None:
+    def _settle(self, part: Sequence[Record], *, kept_back: int) -> None:
         last = part[-1]
-        self.account.delivered += delivered
-        self.account.refused["before_send"] += sum(not record.payload for record in part)
+        self.account.refused["before_send"] += kept_back
         self.account.lost += last.seq + 1 - self._ring.settled_seq - len(part)
         self._reader.settle(last)
 
