@@ -57,13 +57,15 @@ class _Event(msgspec.Struct):
 _decode_event = msgspec.json.Decoder(_Event).decode
 _decode_sign = msgspec.json.Decoder(LifeSign).decode
 encode_sign = msgspec.json.Encoder().encode
+#: What decoding raises: also for half a character, and for lists in lists in lists.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode_sign(data: bytes) -> LifeSign | None:
     """The sign that was written, or None if it is not one."""
     try:
         return _decode_sign(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return None
 
 
@@ -78,7 +80,7 @@ def report_of_death(sign: LifeSign, since: Iterable[bytes], connection_id: str) 
     for payload in since:
         try:
             event = _decode_event(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _UNREADABLE:
             continue
         last_seen = max(last_seen, event.timestamp.timestamp())
         job = event.job

@@ -6,8 +6,10 @@ Guarantees
 * Nothing of it is lost on the way: the mark in the orphan moves after the records are in
   our own ring, which outlives us as well; one in anonymous memory takes none.  What is
   moved twice has the same id twice.
-* It never pushes our own events out: it waits until half of our ring is free.
-* Whatever a file holds, this comes to an end: see :class:`sluice.ring.Reader`.
+* It never pushes our own events out: it waits until half of our ring is free, and moves
+  less than that at once.
+* Whatever a file holds, this comes to an end: see :class:`sluice.ring.Reader`.  One that was
+  cut off since the last turn is left alone.
 
 Everything here runs on the sender's thread.
 """
@@ -29,9 +31,12 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks into the folder: a killed worker's children hold its ring a little.
 LOOK_EVERY: Final = 15.0
-#: Records moved at once, and their bytes.
+#: Records read at once, and their bytes.
 _AT_ONCE: Final = 1_000
 _AT_ONCE_BYTES: Final = 512 * 1024
+#: Of a small ring, this part for their bytes, and this part for what a record has besides.
+_PART_OF_RING: Final = 8
+_BESIDES: Final = 80
 
 
 class Orphans:
@@ -51,6 +56,8 @@ class Orphans:
         self._connection_id = connection_id
         self._notices = notices
         self._monotonic = monotonic
+        part = ring.capacity // _PART_OF_RING
+        self._at_once = min(_AT_ONCE, part // _BESIDES), min(_AT_ONCE_BYTES, part)
         self._due = 0.0
         self._reader: Reader | None = None
         self._sign: LifeSign | None = None
@@ -58,9 +65,21 @@ class Orphans:
         self.moved = 0
 
     def turn(self) -> None:
-        """Look for a ring if it is time, and move some of what it holds."""
+        """Look for a ring if it is time, and move some of what it holds.
+
+        One that leads to an exception is not looked at again: the sender goes on without it.
+        """
+        try:
+            self._turn()
+        except BaseException:
+            self._leave_alone("it led to an error")
+            raise
+
+    def _turn(self) -> None:
         if self._reader is None and self._monotonic() >= self._due:
             self._look()
+        if self._reader is not None and not self._reader.ring.is_whole:
+            self._leave_alone("it was cut off")
         if self._reader is not None and self._ring.room > self._ring.capacity // 2:
             self._move(self._reader)
 
@@ -68,10 +87,7 @@ class Orphans:
         """In a forked child: a ring in hand is the parent's, and its memory goes with it."""
         reader, self._reader = self._reader, None
         if reader is not None:
-            try:
-                reader.ring.close()
-            except BufferError:
-                pass  # the parent's sender was reading: a little stays until this child ends
+            _close(reader.ring)
 
     def _look(self) -> None:
         self._due = self._monotonic() + LOOK_EVERY
@@ -84,7 +100,7 @@ class Orphans:
         self._reader = Reader(orphan)
 
     def _move(self, reader: Reader) -> None:
-        records = _next(reader)
+        records = _next(reader, *self._at_once)
         for record in records:
             self._ring.append(with_event_id(record, reader.ring.ring_id), relayed=True)
         if records:
@@ -93,6 +109,12 @@ class Orphans:
         else:
             self._finish(reader)
 
+    def _leave_alone(self, why: str) -> None:
+        reader, self._reader, self._sign = self._reader, None, None
+        if reader is not None:
+            self._spool.leave_alone(reader.ring, why)
+            _close(reader.ring)
+
     def _finish(self, reader: Reader) -> None:
         orphan, sign = reader.ring, self._sign
         if sign is not None:
@@ -100,7 +122,7 @@ class Orphans:
         self._reader = self._sign = None
         self._due = 0.0  # there may be more
         self._spool.unlink(orphan)
-        orphan.close()
+        _close(orphan)
         if self.moved:
             self._notices.add(
                 "recovered events",
@@ -122,13 +144,20 @@ class Orphans:
         )
 
 
+def _close(ring: Ring) -> None:
+    try:
+        ring.close()
+    except BufferError:
+        pass  # a frame that was interrupted still looks at it: a little stays
+
+
 def _payloads(ring: Ring, mark: tuple[int, int]) -> Iterator[bytes]:
     reader = Reader(ring, mark)
-    while records := _next(reader):
+    while records := _next(reader, _AT_ONCE, _AT_ONCE_BYTES):
         for record in records:
             yield record.payload
 
 
-def _next(reader: Reader) -> list[Record]:
+def _next(reader: Reader, most: int, most_bytes: int) -> list[Record]:
     """The next records, none at the end.  What is damaged is only skipped at a second look."""
-    return reader.read(_AT_ONCE, _AT_ONCE_BYTES) or reader.read(_AT_ONCE, _AT_ONCE_BYTES)
+    return reader.read(most, most_bytes) or reader.read(most, most_bytes)

@@ -68,6 +68,8 @@ _PAD: Final = 0xFFFF_FFFF
 _RELAYED: Final = 0x8000_0000
 _LENGTH_MASK: Final = 0x7FFF_FFFF
 _CRC_MASK: Final = 0xFFFF_FFFF
+#: No ring lives to see such a position or number; the sums with one still fit into a word.
+_NEVER_REACHED: Final = 1 << 63
 
 
 class NotARing(ValueError):
@@ -127,6 +129,8 @@ class Ring:
         head, oldest = words[_HEAD], words[_OLDEST]
         if not (oldest <= head and head - oldest <= self.capacity and head % 8 == oldest % 8 == 0):
             raise NotARing("the header's positions contradict each other")
+        if max(head, words[_NEXT_SEQ]) >= _NEVER_REACHED:
+            raise NotARing("the header's numbers are impossible")
         return words[_RING_ID]
 
     def append(self, payload: bytes, *, relayed: bool = False) -> bool:
@@ -225,6 +229,11 @@ class Ring:
     def memory(self) -> mmap:
         """The mapping this ring lives in."""
         return self._memory
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its file still has every page: to touch one that is gone is a SIGBUS."""
+        return self._memory.size() >= len(self._memory)
 
     @property
     def shared(self) -> tuple[memoryview, memoryview]:

@@ -108,8 +108,18 @@ class Spool:
         """Remove the ring's file, if it has one; the memory stays."""
         self.remove_sign(ring)
         path = self._paths.pop(ring.ring_id, None)
+        if path is not None and not _is_removed(path):
+            self._strange.add(path)  # or it would be an orphan again and again
+
+    def leave_alone(self, ring: Ring, why: str) -> None:
+        """The ring is not ours any more, and we do not want it again; its file stays."""
+        path = self._paths.pop(ring.ring_id, None)
         if path is not None:
-            path.unlink(missing_ok=True)
+            self._leave_alone(path, why)
+
+    def _leave_alone(self, path: Path, why: str) -> None:
+        self._strange.add(path)
+        self._say(f"{path} is left alone: {why}; it can be deleted")
 
     def path_of(self, ring: Ring) -> Path | None:
         """The ring's file, or None where it is anonymous."""
@@ -158,14 +168,12 @@ class Spool:
         """The worker has ended, or its death is reported."""
         path = self.path_of(ring)
         if path is not None:
-            _sign_beside(path).unlink(missing_ok=True)
+            _is_removed(_sign_beside(path))
 
     # Orphans.
 
     def take_orphan(self) -> Ring | None:
         """The oldest ring of this connection that nobody owns; from now on it is ours."""
-        if self.folder is None:
-            return None
         try:
             files = sorted(_ring_files(self._checked_folder()))
         except (NoFolder, OSError):
@@ -177,9 +185,8 @@ class Spool:
                 return self._take(path)
             except (BlockingIOError, FileNotFoundError):
                 continue  # it is somebody's, or was a moment ago
-            except (NotARing, OSError) as error:
-                self._strange.add(path)
-                self._say(f"{path} is left alone: {_reason(error)}; it can be deleted")
+            except (ValueError, OSError) as error:  # one of them: it is no ring
+                self._leave_alone(path, _reason(error))
         return None
 
     def _take(self, path: Path) -> Ring:
@@ -198,7 +205,7 @@ class Spool:
             ring = Ring(mmap.mmap(descriptor, facts.st_size))
         finally:
             _system.close(descriptor)
-        if f"-{ring.ring_id:016x}." not in path.name or ring.ring_id in self._paths:
+        if f"-{ring.ring_id:016x}." not in path.name:
             raise NotARing("its name is another ring's")
         self._paths[ring.ring_id] = path
         return ring
@@ -290,12 +297,22 @@ def _remove_if_nobodys(path: Path) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-        _sign_beside(path).unlink(missing_ok=True)
+        if not _is_removed(path):
+            return False
+        _is_removed(_sign_beside(path))
     except OSError:
         return False
     finally:
         os.close(descriptor)
+    return True
+
+
+def _is_removed(path: Path) -> bool:
+    """Remove `path`.  False: it cannot be, for whatever reason."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
     return True
 
 

@@ -9,12 +9,15 @@ import random
 import shutil
 import struct
 from pathlib import Path
+from zlib import crc32
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sluice.spool
+from sluice.batch import with_event_id
 from sluice.events import Event, Job
 from sluice.lifesign import ActiveTask, LifeSign, decode_sign, encode_sign, report_of_death
 from sluice.notices import Notices
@@ -23,8 +26,9 @@ from sluice.recorder import Recorder
 from sluice.ring import Reader, Ring
 from sluice.spool import Spool
 from sluice.testing import FakeClock
-from tests.doubles import LAW, decoded, memory_ring
+from tests.doubles import LAW, decoded, memory_ring, run_python
 from tests.harness import CONNECTION_ID
+from tests.harness.processes import ROOT
 
 SIZE = 64 * 1024
 START = 1_700_000_000.0
@@ -60,17 +64,26 @@ class Next:
         for _ in range(number):
             self.orphans.turn()
             while records := self._reader.read(1000, 1 << 20):
-                events += [decoded(record.payload) for record in records]
+                ring_id = self.ring.ring_id
+                events += [decoded(with_event_id(record, ring_id)) for record in records]
                 self._reader.settle(records[-1])
         return events
+
+    @property
+    def told(self) -> list[str]:
+        """The lines that wait to be logged."""
+        return [line for _, line in self.notices._waiting]
 
 
 class Victim:
     """A process that is killed: its ring, whose lock goes with it, and its sign of life."""
 
-    def __init__(self, folder: Path, connection: str = CONNECTION_ID) -> None:
+    def __init__(
+        self, folder: Path, connection: str = CONNECTION_ID, size: int = SIZE, name: str = "host"
+    ) -> None:
         self.spool = Spool(folder, connection, print)
-        self.ring = self.spool.create(SIZE, writer_pid=os.getpid())
+        self.ring = self.spool.create(size, writer_pid=os.getpid())
+        self.name = name
         self.recorder = Recorder(connection, None, Notices(), lambda: None)
         self.recorder.ring = self.ring
         self.path = self.spool.path_of(self.ring)
@@ -80,7 +93,7 @@ class Victim:
         self.recorder.job(at, job(f"task-{number}", state, **more))
 
     def lives(self, at: float, *active: ActiveTask) -> None:
-        sign = LifeSign("celery@host", "host", 42, at, self.ring.mark, list(active))
+        sign = LifeSign(f"celery@{self.name}", "host", 42, at, self.ring.mark, list(active))
         self.spool.keep_sign(self.ring, encode_sign(sign))
 
     def killed(self) -> Path:
@@ -112,12 +125,15 @@ def test_what_was_not_delivered_arrives_in_order_with_its_own_ids(folder):
     reader.settle(reader.read(5, 1 << 20)[-1])  # five were delivered
     ring_id = victim.ring.ring_id
     path = victim.killed()
-    events = Next(folder).turns()
+    after = Next(folder)
+    events = after.turns()
     assert ids(events) == [f"task-{number}" for number in range(5, 20)]
     assert [event.job.extensions["eventId"] for event in events] == [
         f"{ring_id:016x}-{number}" for number in range(5, 20)
     ]
     assert not path.exists()
+    (line,) = after.told
+    assert line == "[sluice] 15 events that an ended process had left are delivered now."
 
 
 def test_it_arrives_once_whoever_looks(folder):
@@ -191,6 +207,90 @@ def test_a_starter_that_dies_as_well_leaves_all_to_the_next(folder):
     assert ids(Next(folder).turns()) == [f"task-{number}" for number in range(10, 30)]
 
 
+def test_a_starter_that_dies_in_the_middle_leaves_what_it_had_not_taken_over(folder):
+    victim = Victim(folder)
+    for number in range(100):
+        victim.tells(number, "queued")
+    victim.killed()
+    first = Next(folder)
+    taken = ids(first.turns(1))
+    first.orphans.let_go()
+    assert 0 < len(taken) < 100
+    assert taken + ids(Next(folder).turns()) == [f"task-{number}" for number in range(100)]
+
+
+@pytest.mark.parametrize("events", [0, 10])
+def test_what_could_not_be_taken_over_is_left_to_the_next(folder, monkeypatch, events):
+    """Be it events or the report of a death."""
+    victim = Victim(folder)
+    victim.lives(START)
+    for number in range(events):
+        victim.tells(number, "queued")
+    path = victim.killed()
+    first = Next(folder)
+
+    def fail(*_: object, **__: object) -> bool:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ring, "append", fail)
+        with pytest.raises(MemoryError):
+            first.orphans.turn()
+    first.clock.advance(LOOK_EVERY)
+    assert first.turns() == [], "not again in this process: it could be the file"
+    assert path.name in first.said[0]
+    found = Next(folder).turns()
+    assert (len(ids(found)), len(deaths(found))) == (events, 1)
+    assert not path.exists()
+
+
+def test_a_file_that_cannot_be_removed_is_delivered_once(folder, monkeypatch):
+    victim = Victim(folder)
+    victim.tells(1, "queued")
+    path = victim.killed()
+    after = Next(folder)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert ids(after.turns()) == ["task-1"]
+    after.clock.advance(LOOK_EVERY)
+    assert after.turns() == []
+    assert path.exists()
+
+
+def test_the_oldest_comes_first(folder):
+    for age in (2, 3, 1):
+        victim = Victim(folder)
+        victim.tells(age, "queued")
+        path = victim.killed()
+        os.utime(path, (START - age, START - age))
+    assert ids(Next(folder).turns()) == ["task-3", "task-2", "task-1"]
+
+
+def test_a_ring_much_larger_than_ours_arrives_whole(folder):
+    """Someone made the buffer smaller, or what was full belonged to a larger worker."""
+    victim = Victim(folder, size=4 << 20)
+    for number in range(5_000):
+        victim.tells(number, "queued", name="n" * (number % 500 + 1))
+    victim.killed()
+    after = Next(folder)
+    assert len(ids(after.turns(1_000))) == 5_000
+    assert after.ring.skipped == 0
+
+
+@pytest.mark.parametrize(("length", "most"), [(1, 1_000), (900, 1_000), (8_000, 70)])
+def test_a_turn_takes_a_share_that_is_soon_done(folder, length, most):
+    victim = Victim(folder, size=4 << 20)
+    for number in range(1_500):
+        victim.tells(number, "queued", error="e" * length)
+    victim.killed()
+    after = Next(folder, size=8 << 20)
+    after.orphans.turn()
+    assert 0 < after.ring.next_seq <= most
+
+
 def test_a_ring_that_would_not_outlive_us_takes_none(folder):
     victim = Victim(folder)
     victim.tells(1, "queued")
@@ -201,14 +301,21 @@ def test_a_ring_that_would_not_outlive_us_takes_none(folder):
     assert path.exists()
 
 
-def test_a_forked_child_does_not_keep_it(folder):
+@pytest.mark.parametrize("looking", [False, True])
+def test_a_forked_child_does_not_keep_it(folder, looking):
     victim = Victim(folder)
     for number in range(50):
         victim.tells(number, "queued")
     path = victim.killed()
     after = Next(folder)
     after.orphans._look()
+    held = after.orphans._reader  # as the frames of the sender's thread do, which never go on
+    view = held.ring.shared[1][:8] if looking else None
     after.orphans.let_go()  # what a child does
+    after.orphans.turn()
+    if looking:
+        view.release()
+        held.ring.memory.close()  # else it is the child's end that lets go of it
     assert ids(Next(folder).turns()) == [f"task-{number}" for number in range(50)]
     assert not path.exists()
 
@@ -250,6 +357,45 @@ def test_a_death_is_told_also_where_all_was_delivered(folder):
     victim.killed()
     (event,) = Next(folder).turns()
     assert event.worker.extensions["activeTasks"][0]["externalId"] == "task-1"
+
+
+def test_everyone_who_was_killed_is_named_in_the_log(folder):
+    for name in ("one", "two"):
+        victim = Victim(folder, name=name)
+        victim.lives(START)
+        victim.killed()
+    after = Next(folder)
+    assert len(deaths(after.turns())) == 2
+    for name in ("one", "two"):
+        assert sum(f"celery@{name} (pid 42) was killed" in line for line in after.told) == 1
+
+
+def test_a_death_counts_all_events_since_the_sign(folder):
+    victim = Victim(folder, size=4 << 20)
+    victim.lives(START)
+    for number in range(2_500):
+        victim.tells(number, "queued")
+    victim.tells(7, "active", START + 9)
+    victim.killed()
+    (death,) = deaths(Next(folder, size=4 << 20).turns())
+    assert [task["externalId"] for task in death.worker.extensions["activeTasks"]] == ["task-7"]
+
+
+@pytest.mark.parametrize("at", [1e300, -1e300, 1e12])
+def test_a_sign_of_no_time_that_there_is_costs_the_report_and_no_more(folder, at):
+    for number in range(3):
+        victim = Victim(folder)
+        victim.tells(number, "queued")
+        victim.lives(at if number == 0 else START)
+        path = victim.killed()
+        os.utime(path, (number, number))
+    after = Next(folder)
+    with pytest.raises((OverflowError, ValueError)):
+        after.turns()
+    after.clock.advance(LOOK_EVERY)
+    events = after.turns()
+    assert ids(events) == ["task-1", "task-2"]
+    assert len(deaths(events)) == 2
 
 
 def test_a_proper_end_is_no_death(folder):
@@ -336,8 +482,116 @@ def test_links_pipes_and_folders_are_left_alone(folder, tmp_path):
     path.symlink_to(elsewhere)
     os.mkfifo(path.with_name(f"{path.name.partition('-')[0]}-{2:016x}.ring"))
     path.with_name(f"{path.name.partition('-')[0]}-{3:016x}.ring").mkdir()
-    assert Next(folder).turns() == []
+    after = Next(folder)
+    assert after.turns() == []
+    assert after.said == []
     assert elsewhere.exists()
+
+
+def test_a_link_that_takes_a_files_place_while_we_look_is_left_alone(folder, tmp_path, monkeypatch):
+    victim = Victim(folder)
+    victim.tells(1, "queued")
+    path = victim.killed()
+    after = Next(folder)
+    files = sluice.spool._ring_files(folder)
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr(sluice.spool, "_ring_files", lambda _: files)
+    assert after.turns() == []
+    (line,) = after.said
+    assert path.name in line
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["gone", "another one"])
+def test_a_file_that_its_owner_removes_while_we_look_is_not_ours(folder, monkeypatch, again):
+    victim = Victim(folder)
+    victim.tells(1, "queued")
+    path = victim.killed()
+    after = Next(folder)
+    lock = fcntl.flock
+
+    def too_late(descriptor: int, operation: int) -> None:
+        content = path.read_bytes()
+        path.rename(path.with_suffix(".gone"))
+        if again:
+            path.write_bytes(content)
+            path.chmod(0o600)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr("sluice.spool.fcntl.flock", too_late)
+    assert after.spool.take_orphan() is None
+    assert after.said == []
+
+
+def test_orphans_in_a_folder_that_was_opened_to_others_are_left_alone(folder):
+    victim = Victim(folder)
+    victim.tells(1, "queued")
+    victim.killed()
+    after = Next(folder)
+    folder.chmod(0o777)
+    assert after.turns() == []
+
+
+def test_the_space_of_an_orphan_is_reserved_before_it_is_looked_at(folder):
+    """A hole would be a SIGBUS on a full file system."""
+    victim = Victim(folder)
+    path = victim.killed()
+    header = path.read_bytes()[:4096]
+    path.write_bytes(header)
+    os.truncate(path, SIZE)
+    assert path.stat().st_blocks * 512 < SIZE
+    ring = Next(folder).spool.take_orphan()
+    assert ring is not None
+    assert path.stat().st_blocks * 512 >= SIZE
+
+
+def test_a_file_larger_than_all_may_be_is_not_even_reserved(folder, monkeypatch):
+    path = Victim(folder).killed()
+    after = Next(folder)
+    monkeypatch.setattr(sluice.spool, "FOLDER_LIMIT", SIZE)
+    os.truncate(path, 2 * SIZE)
+    assert after.turns() == []
+    assert "a ring does not have" in after.said[0]
+    assert path.stat().st_blocks * 512 < 2 * SIZE
+
+
+CUT_OFF = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from tests.test_orphans import Next
+
+after = Next(Path(sys.argv[1]))
+events = after.turns(1)
+os.truncate(Path(sys.argv[2]), int(sys.argv[4]))
+events += after.turns(20)
+print(len(events), *after.said)
+"""
+
+
+@pytest.mark.parametrize("left", [0, 4096, 32 * 1024])
+def test_a_file_that_is_cut_off_while_it_is_read_kills_nobody(folder, left):
+    victim = Victim(folder)
+    for number in range(120):
+        victim.tells(number, "queued")
+    victim.lives(START)
+    path = victim.killed()
+    done = run_python(CUT_OFF, str(folder), str(path), str(ROOT), str(left))
+    number, said = done.stdout.split(maxsplit=1)
+    assert 0 < int(number) < 120
+    assert "was cut off" in said
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_on(folder):
+    victim = Victim(folder)
+    for number in range(120):
+        victim.tells(number, "queued")
+    path = victim.killed()
+    after = Next(folder)
+    events = after.turns(1)
+    os.truncate(path, 10 * SIZE)
+    assert len(ids(events + after.turns())) == 120
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, 4096, 40_000, SIZE - 8])
@@ -348,6 +602,43 @@ def test_a_file_that_was_cut_off_is_left_alone(folder, keep):
     os.truncate(path, keep)
     assert Next(folder).turns() == []
     assert path.exists()
+
+
+def test_one_damaged_record_costs_itself(folder):
+    victim = Victim(folder)
+    for number in range(9):
+        victim.tells(number, "queued")
+    path = victim.killed()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"task-4", b"task-X", 1))
+    assert ids(Next(folder).turns()) == [f"task-{number}" for number in range(9) if number != 4]
+
+
+WORDS = (64, 65, 66, 128, 129)  # HEAD, OLDEST, NEXT_SEQ, READ, READ_SEQ
+HUGE = 1 << 64
+
+
+@pytest.mark.parametrize(
+    ("start", "seq"), [(0, HUGE - 1), (HUGE - 80, 5), (HUGE - 80, HUGE - 1)], ids=hex
+)
+def test_positions_and_numbers_that_no_ring_reaches_are_refused(folder, start, seq):
+    """A sound record at the end of what a word can hold: there is no mark behind it."""
+    victim = Victim(folder)
+    capacity = victim.ring.capacity
+    path = victim.killed()
+    payload = b"{}" * 50
+    content = bytearray(path.read_bytes())
+    values = (min(start + 80, HUGE - 8), start, min(seq + 1, HUGE - 1), start, 0)
+    for word, value in zip(WORDS, values, strict=True):
+        content[8 * word : 8 * word + 8] = struct.pack("=Q", value)
+    crc = crc32(payload, (seq ^ seq >> 32 ^ len(payload)) & 0xFFFF_FFFF)
+    at = 4096 + start % capacity
+    record = struct.pack("=IIQ", len(payload), crc, seq) + payload
+    content[at : at + len(record)] = record
+    path.write_bytes(content)
+    after = Next(folder)
+    assert after.turns() == []
+    assert "impossible" in after.said[0]
 
 
 @pytest.mark.parametrize("seed", range(60))
