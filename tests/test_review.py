@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.events import Job
+from sluice.events import Job, Worker
 from sluice.http import Outcome, Verdict
 from sluice.notices import Notices
 from sluice.recorder import Recorder
@@ -17,7 +17,7 @@ from sluice.review import SLOW, Review
 from sluice.ring import Reader, Record
 from sluice.sender import Sender
 from sluice.testing import FakeClock
-from tests.doubles import LAW, RING_ID, decoded, memory_ring
+from tests.doubles import LAW, RING_ID, Tape, decoded, memory_ring
 from tests.harness import CONNECTION_ID
 
 
@@ -114,6 +114,54 @@ def test_a_slow_run_is_counted_and_told_of():
     assert review(record(), RING_ID).payload
     assert review.slow == 1
     assert notices.pending
+
+
+def test_a_fault_that_lasts_is_told_of_once_a_minute(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr("sluice.notices.time", clock)
+    notices = Notices()
+    review = Review(lambda _: {}, notices)
+    for _ in range(3):
+        for _ in range(5):
+            review(record(), RING_ID)
+        clock.advance(61)
+    assert len(notices._waiting) == 3
+
+
+def test_an_id_that_is_changed_is_put_back():
+    def change(event: dict[str, Any]) -> dict[str, Any]:
+        event["job"]["extensions"]["eventId"] = "mine"
+        return event
+
+    sent, _ = reviewed(change)
+    assert decoded(sent.payload).job.extensions["eventId"] == f"{RING_ID:016x}-0"
+
+
+def test_an_event_about_nothing_is_not_sent():
+    def empty(event: dict[str, Any]) -> dict[str, Any]:
+        del event["job"]
+        return event
+
+    sent, review = reviewed(empty)
+    assert sent.payload == b""
+    assert review.failed == 1
+
+
+def test_a_workers_event_is_asked_about_too():
+    tape = Tape()
+    worker = Worker(external_id="w", hostname="h", pid=1, state="online", extensions={"a": 1})
+    tape.recorder.worker(1e9, worker)
+    (written,) = Reader(tape.ring).read(1, 1 << 20)
+    names = []
+
+    def look(event: dict[str, Any]) -> dict[str, Any]:
+        names.append(event["worker"]["externalId"])
+        return event
+
+    review = Review(look, Notices())
+    assert decoded(review(written, RING_ID).payload).worker.hostname == "h"
+    assert names == ["w"]
+    assert review.failed == 0
 
 
 @LAW

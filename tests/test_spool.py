@@ -314,6 +314,42 @@ def test_a_folder_full_of_rings_in_use_means_memory(folder, three):
     assert f"already take {3 * SIZE} of {3 * SIZE} bytes" in text
 
 
+def test_the_number_of_files_has_a_limit_too(folder, monkeypatch):
+    monkeypatch.setattr(sluice.spool, "MOST_FILES", 3)
+    left = [orphan(folder, age) for age in (2, 1)]
+    held = [folder.create(), folder.create()]
+    assert [path.exists() for path in left] == [False, True]
+    held.append(folder.create())
+    assert [path.exists() for path in left] == [False, False]
+    assert folder.spool.path_of(folder.create()) is None
+    assert all(folder.spool.path_of(one).exists() for one in held)
+    (text,) = folder.said
+    assert "the 3 rings" in text
+
+
+def test_the_sign_of_life_goes_with_its_ring(folder, three):
+    oldest = orphan(folder, 3)
+    oldest.with_suffix(".alive").write_bytes(b"{}")
+    for age in (1, 2):
+        orphan(folder, age)
+    folder.create()
+    assert not oldest.with_suffix(".alive").exists()
+
+
+@pytest.mark.parametrize("number", [0, 7])
+def test_no_ring_takes_the_place_of_another(folder, monkeypatch, number):
+    """Should chance ever give the same name twice, or none."""
+    monkeypatch.setattr("sluice.spool.secrets.randbits", lambda _: number)
+    first = folder.create()
+    path = folder.spool.path_of(first)
+    assert_works(first)
+    first.append(b"more")
+    second = Folder(folder.path).create()
+    assert_works(second)
+    assert path.exists()
+    assert first.next_seq == 2
+
+
 def test_the_limit_is_half_of_a_small_file_system(folder, monkeypatch):
     real = os.statvfs
 
