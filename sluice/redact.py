@@ -17,10 +17,13 @@ REPLACEMENT: Final = "[secret]"
 #: Parts of names that stand for a secret, whatever comes before and behind.
 _NAMES: Final = (
     "pass(?:word|wd|phrase|code)|secret|token|credential|authorization"
-    "|(?:api|access|private|secret|signing|encryption)[_-]?key"
+    "|(?:api|access|account|auth|encryption|license|master|private|secret|signing|ssh)[ _-]?key"
+    "|j?session[_-]?id|phpsessid"
 )
 #: These only as a word of their own: "author", "shipping" and "compass" are none.
-_WORDS: Final = "(?<![a-z])(?:auth|pass|pwd|pin|cvv2?|cvc2?|ssn|dsn|signature|session[_-]?id)"
+_WORDS: Final = (
+    "(?<![a-z])(?:auth|pass|pwd|pin|otp|cvv2?|cvc2?|ssn|dsn|sig|signature|[cx]srf|sid|cookies?)"
+)
 #: A value: what is in quotes, also escaped ones, up to the end of the line; or up to a space.
 _IN_QUOTES: Final = r"""
     [bruf]{0,2} (?:
@@ -32,16 +35,25 @@ _IN_QUOTES: Final = r"""
 _BARE: Final = r"""
     (?: (?: bearer | basic | digest | token ) [ ]{1,4} )? [^\s,;&()\[\]{}"'<>\\]++
 """
+#: A list, a mapping, or what a class is called with: to the next bracket of any kind.
+_IN_BRACKETS: Final = r"""
+    [\[({] (?! [\])}] )
+    (?: " (?: [^"\\\n] | \\. )*+ "? | ' (?: [^'\\\n] | \\. )*+ '?
+      | [^\[\](){}"'\n] | \n [ ]{0,64}+ (?= ["'\])}] ) )*+
+    [\])}]?
+"""
 _FLAGS: Final = re.IGNORECASE | re.VERBOSE
 
 _NAME: Final = rf"""
     (?P<name> (?: (?: {_NAMES} ) [\w-]{{0,64}}+ | {_WORDS} (?! [a-z] ) [\w-]{{0,64}}+ )
-        (?: \\{{0,7}} ["'] )? )
-    (?P<between> \s{{0,8}} (?: => | [=:] ) \s{{0,8}}
+        (?: \\{{0,7}} ["'] )? (?: \[ [\w-]{{0,32}}+ \] )? \]? )
+    (?P<between> \s{{0,8}} (?: => | [=:] | %3[ad] ) \s{{0,8}}
         | (?<= ["'] ) \s{{0,8}} , \s{{0,8}} (?= [bruf]{{0,2}} ["'] ) )
     (?! (?: None | null | True | False ) \b )
 """
-_PAIR: Final = re.compile(rf"{_NAME} (?: {_IN_QUOTES} | {_BARE} )", _FLAGS)
+_PAIR: Final = re.compile(
+    rf"{_NAME} (?: {_IN_QUOTES} | {_BARE} (?: {_IN_BRACKETS} )? | {_IN_BRACKETS} )", _FLAGS
+)
 #: In a line of source, what is not in quotes is the name of a thing and not the thing.
 _PAIR_IN_CODE: Final = re.compile(rf"{_NAME} {_IN_QUOTES}", _FLAGS)
 #: --password hunter2
@@ -50,31 +62,62 @@ _OPTION: Final = re.compile(
     r" [^\s-] \S*+",
     _FLAGS,
 )
-_COOKIE: Final = re.compile(r"""(?P<name> cookie ["']? \s{0,8} : \s{0,8} ) [^\n]++""", _FLAGS)
-#: scheme://user:password@host, or with the password alone.
+#: What a header holds has forms of its own, with quotes, commas and spaces: the whole line.
+_HEADER: Final = re.compile(
+    r"""(?P<name> (?: cookie ["']? | authorization ) \s{0,8} : \s{0,8} ) (?! ["'\\] ) [^\n]++""",
+    _FLAGS,
+)
+#: <password>hunter2</password>
+_TAG: Final = re.compile(
+    rf"(?P<name> < [\w:.-]{{0,32}}? (?: {_NAMES} | {_WORDS} (?! [a-z] ) ) [\w:.-]{{0,32}}+ > )"
+    r" (?! \s ) [^<\n]++",
+    _FLAGS,
+)
+#: scheme://user:password@host, or with the password alone.  It may hold an @ and, where what
+#: is before it is no port, a slash: that is a mistake, which is why an error shows it.
 _URL: Final = re.compile(
-    r"(?P<name> (?<= [a-z0-9] ) :// [^\s/:@\"']*+ : ) [^\s/@\"']++ (?= @ )", _FLAGS
+    r"""
+    (?P<name> (?<= [a-z0-9] ) :// [^\s/:@"'\[]*+ : )
+    (?! \d{1,5} [/?] )
+    (?: [^\s/@"']++ (?: @ [^\s/@"']*+ (?= @ ) )*+ (?= @ )
+      | [^\s@"']{1,128}+ (?= @ ) )
+    """,
+    _FLAGS,
 )
 _BEARER: Final = re.compile(r"(?P<name> \b (?: bearer | basic ) [ ]{1,4} ) [\w.~+/=-]{8,}+", _FLAGS)
-_JWT: Final = re.compile(r"(?<![\w-]) eyJ [\w-]{5,}+ \. [\w-]{5,}+ (?: \. [\w-]*+ )?", re.VERBOSE)
+_JWT: Final = re.compile(
+    r"(?<![\w-]) eyJ [\w-]{5,}+ \. [\w-]{5,}+ (?: \. [\w-]*+ ){0,4}", re.VERBOSE
+)
 _PEM: Final = re.compile(
     r"""
-    -----BEGIN[ ][A-Z ]{0,40}PRIVATE[ ]KEY-----
-    (?: (?! -----END ) [\s\S] )*+
-    (?: -----END [A-Z ]{0,60} -----)?
+    -{4,5}[ ]?BEGIN[ ][A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?[ ]?-{4,5}
+    (?: (?! ----[ ]?END | -----END ) [\s\S] )*+
+    (?: -{4,5}[ ]?END [A-Z0-9 ]{0,60} -{4,5} )?
     """,
     re.VERBOSE,
 )
 #: What providers begin their keys with.
 _KEY: Final = re.compile(
-    r"(?<![\w-]) (?: sk | pk | rk | ghp | gho | ghs | xox[abprs] | AKIA | ASIA | AIza | glpat )"
-    r" (?: (?<= AKIA ) | (?<= ASIA ) | (?<= AIza ) | [_-] ) [\w-]{12,}+",
+    r"""
+    (?<![\w-]) (?:
+        (?: [spr]k_(?:live|test) | whsec | gh[oprsu] | github_pat ) _ [\w-]{12,}+
+      | sk- (?= [A-Za-z-]{0,64} \d ) [\w-]{16,}+
+      | (?: xox[abeprs] | xapp | glpat | pypi ) - [\w-]{12,}+
+      | (?: AKIA | ASIA | AIza ) [\w-]{12,}+
+      | npm_ [A-Za-z0-9]{36}
+      | (?: SG | hvs | ya29 ) \. [\w.-]{20,}+
+    )
+    """,
     re.VERBOSE,
 )
 #: The ranges that cards are issued in; a time in milliseconds begins with 1.
-_CARD: Final = re.compile(
-    r"(?<![\d.]) (?: [3-6] | 2[2-7] ) (?: [ -]? \d ){12,17} (?! \d )", re.VERBOSE
-)
+_ISSUED: Final = "(?: [3-6] | 2[2-7] )"
+_CARD: Final = re.compile(rf"(?<![\d.]) {_ISSUED} (?: [ \xa0-]? \d ){{12,17}} (?! \d )", re.VERBOSE)
+_FIRST_DIGITS: Final = re.compile(_ISSUED, re.VERBOSE)
+_DIGITS: Final = re.compile(r"\d+")
+_SHORTEST_CARD: Final = 13
+#: Groups of digits before and behind a card's that may be others: an amount, when it ends.
+_NEIGHBOURS: Final = ((1, 0), (0, 1), (1, 1), (0, 2), (1, 2))
 
 
 def redact(text: str, *, code: bool = False) -> str:
@@ -84,7 +127,8 @@ def redact(text: str, *, code: bool = False) -> str:
     """
     text = _PEM.sub(REPLACEMENT, text)
     text = _URL.sub(_keep_name, text)
-    text = _COOKIE.sub(_keep_name, text)
+    text = _HEADER.sub(_keep_name, text)
+    text = _TAG.sub(_keep_name, text)
     text = (_PAIR_IN_CODE if code else _PAIR).sub(_keep_name, text)
     text = _OPTION.sub(_keep_name, text)
     text = _BEARER.sub(_keep_name, text)
@@ -99,11 +143,26 @@ def _keep_name(found: re.Match[str]) -> str:
 
 
 def _without_card(found: re.Match[str]) -> str:
-    digits = [int(digit) for digit in found[0] if digit.isdigit()]
-    return REPLACEMENT if _luhn(digits) else found[0]
+    """What is left of digits that are a card's, or a card's and those of its neighbours."""
+    text = found[0]
+    if _luhn(text):
+        return REPLACEMENT
+    groups = list(_DIGITS.finditer(text))
+    for before, behind in _NEIGHBOURS:
+        if before + behind < len(groups):
+            begin, end = groups[before].start(), groups[-1 - behind].end()
+            if _FIRST_DIGITS.match(text, begin) and _luhn(text[begin:end]):
+                return f"{text[:begin]}{REPLACEMENT}{text[end:]}"
+    return text
 
 
-def _luhn(digits: list[int]) -> bool:
-    """Whether the last digit is the check digit of the others (ISO/IEC 7812)."""
+def _luhn(number: str) -> bool:
+    """Whether there are enough digits, and the last is the check digit of the others.
+
+    ISO/IEC 7812.
+    """
+    digits = [int(digit) for digit in number if digit.isdigit()]
+    if len(digits) < _SHORTEST_CARD:
+        return False
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0

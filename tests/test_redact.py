@@ -16,6 +16,22 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_X
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\nq83vASNF\n-----END RSA PRIVATE KEY-----"
 
 
+KEY = "Tr0ub4dor" * 5
+NAMES = [
+    *("password", "passwd", "passphrase", "passcode", "secret", "token", "credential"),
+    *("authorization", "apikey", "access_key", "account-key", "auth_key", "encryption_key"),
+    *("license_key", "master_key", "private_key", "secret key", "signing_key", "ssh_key"),
+    *("session_id", "JSESSIONID", "PHPSESSID", "auth", "pass", "pwd", "pin", "otp", "cvv"),
+    *("cvv2", "cvc", "cvc2", "ssn", "dsn", "sig", "signature", "csrf", "xsrf", "sid"),
+]
+PROVIDERS = [
+    *("sk_live_", "sk_test_", "pk_live_", "rk_live_", "whsec_", "sk-", "sk-proj-"),
+    *("ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "pypi-"),
+    *("xoxa-", "xoxb-", "xoxe-", "xoxp-", "xoxr-", "xoxs-", "xapp-1-"),
+    *("AKIA", "ASIA", "AIza", "SG.", "hvs.", "ya29."),
+]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -63,21 +79,77 @@ PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\nq83vASNF\n-----END RSA
         f"postgresql+psycopg://u:{S}@db/x?sslmode=require",
         f"https://user:{S}@example.org/path",
         f"cvv: 123{S}",
-        f"key is sk_live_{S}{S}",
-        f"ghp_{S}{S}",
+        # Every part of a name that counts.
+        *(f"{name}={S}" for name in NAMES),
+        *(f"{name}: '{S}'" for name in NAMES),
+        # What begins like a provider's key.
+        *(f"Invalid key: {begin}{KEY} (see the docs)" for begin in PROVIDERS),
+        # Lists, mappings and calls, and what holds them.
+        f'{{"tokens": ["{S}", "b{S}"], "n": 1}}',
+        f'{{"tokens": [\n    "{S}",\n    "b{S}"\n  ]}}',
+        f'{{"credentials": {{"user": "bob", "seed": "{S}"}}}}',
+        f'{{"auth": {{"a": {{"b": 1}}, "password": "{S}"}}}}',
+        f"User(name='bob', password=SecretStr('{S}'))",
+        f"{{'password': ['a ] b', '{S}']}}",
+        f"password=({S})",
+        f"os.environ['DB_PASSWORD'] = '{S}'",
+        f"user[password]={S}&user[name]=bob",
+        f"password[]={S}",
+        f"next=/a%3Fpassword%3D{S}%26b",
+        # Headers whose value has a form of its own.
+        f'Authorization: Token token="{S}"',
+        f"Authorization: ApiKey {S}",
+        f'Authorization: Digest username="Bob", realm="r", response="{S}"',
+        f"Authorization: AWS4-HMAC-SHA256 Credential=x/y, SignedHeaders=h;r, Signature={S}",
+        f"Proxy-Authorization: Basic {S}",
+        f"[(b'authorization', b'Bearer {S}')]",
+        f"('Cookie', 'sid={S}')",
+        f"cookies={{'a': '{S}'}}",
+        # Elements and their attributes.
+        f"<Password>{S}</Password>",
+        f"<ns:apiKey>{S}</ns:apiKey>",
+        f'<user password="{S}"/>',
+        # Connection strings.
+        f"Server=db;User Id=sa;Password={S};Encrypt=yes",
+        f"AccountName=a;AccountKey={S}==;EndpointSuffix=x",
+        f"host=db user=app password='{S} and more' dbname=x",
+        f"https://a.blob.example/c?sv=2020&sig={S}",
+        f"mongodb+srv://root:{S}@cluster.example/?w=majority",
+        f"https://u:p@ss{S}@example.org/a@b",
+        f"Port could not be cast: postgres://app:a/b{S}@db/x",
     ],
 )
 def test_a_secret_is_gone(text):
     assert S not in redact(text)
+    assert KEY not in redact(text)
     assert REPLACEMENT in redact(text)
 
 
-@pytest.mark.parametrize("text", [JWT, f"token {JWT}.", f"({JWT})", f"jwt={JWT}"])
+ENCRYPTED_JWT = "eyJhbGciOiJSU0EifQ.UGhIOguC7IuEvf_NPVaX.AxY8DCtDaGlsbGlj.KDlTtXchhZTGufMY.XFBoMYUZ"
+
+
+@pytest.mark.parametrize(
+    "text", [JWT, f"token {JWT}.", f"({JWT})", f"jwt={JWT}", f"no key for {ENCRYPTED_JWT}"]
+)
 def test_a_jwt_is_gone(text):
-    assert all(part not in redact(text) for part in JWT.split("."))
+    parts = JWT.split(".") + ENCRYPTED_JWT.split(".")
+    assert all(part not in redact(text) for part in parts)
 
 
-@pytest.mark.parametrize("text", [PEM, f"key: {PEM}\nrest", PEM.replace("-----END", "truncated")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(PEM, f"key: {PEM}\nrest", PEM.replace("-----END", "truncated")),
+        *(PEM.replace("RSA", kind) for kind in ("OPENSSH", "EC", "ENCRYPTED")),
+        PEM.replace("RSA ", ""),
+        PEM.replace("RSA", "PGP").replace("KEY", "KEY BLOCK"),
+        PEM.replace("RSA", "SSH2")
+        .replace("-----BEGIN", "---- BEGIN")
+        .replace("KEY-----", "KEY ----"),
+        PEM.replace("\n", "\r\n"),
+        repr(PEM),
+    ],
+)
 def test_a_private_key_is_gone(text):
     assert "MIIE" not in redact(text)
     assert "q83v" not in redact(text)
@@ -99,6 +171,8 @@ def test_a_line_of_code_loses_what_is_written_out_and_no_names(line, kept):
 
 def test_what_follows_a_private_key_stays():
     assert redact(f"before\n{PEM}\nafter") == f"before\n{REPLACEMENT}\nafter"
+    block = PEM.replace("RSA", "PGP").replace("KEY", "KEY BLOCK")
+    assert redact(f"before\n{block}\nafter") == f"before\n{REPLACEMENT}\nafter"
 
 
 @pytest.mark.parametrize(
@@ -106,10 +180,25 @@ def test_what_follows_a_private_key_stays():
     [
         *("4111111111111111", "4111 1111 1111 1111", "4111-1111-1111-1111", "378282246310005"),
         *("5555555555554444", "6011111111111117", "2223003122003222", "30569309025904"),
+        *("4222222222222", "4111\xa01111\xa01111\xa01111", "3782 822463 10005"),
     ],
 )
 def test_a_card_number_is_gone(number):
     assert redact(f"card {number} was declined") == f"card {REPLACEMENT} was declined"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("amount 5 4111111111111111 EUR", f"amount 5 {REPLACEMENT} EUR"),
+        ("4111111111111111 12/27", f"{REPLACEMENT} 12/27"),
+        ("4111 1111 1111 1111 12/27 123", f"{REPLACEMENT} 12/27 123"),
+        ("30 4111 1111 1111 1111 1", f"30 {REPLACEMENT} 1"),
+        ("4111111111111111, 378282246310005", f"{REPLACEMENT}, {REPLACEMENT}"),
+    ],
+)
+def test_a_card_number_is_gone_from_among_other_numbers(text, left):
+    assert redact(text) == left
 
 
 @pytest.mark.parametrize(
@@ -130,6 +219,15 @@ def test_a_card_number_is_gone(number):
         "basic rules, bearer of news",
         '  File "/app/passwords.py", line 12, in check_password',
         "monkey=banana, keyboard: qwerty",
+        'violates foreign key constraint "pk_orders_customers_id" on table "sk_orders_of_today"',
+        "column primary_key=5, sort_key: 7, foreign key: orders",
+        "sk-learn-compatible-estimator is missing, npm_config_cache_directory too",
+        "tokens=[], credentials={}, auth=()",
+        "login() missing 1 required positional argument: 'password'",
+        "<Task: send_token_mail> <token_id >",
+        "http://10.0.0.1:8080/a@b http://[::1]:8080/a@b http://host:80?x=@",
+        "an array 4 5 6 4 5 6 3 3 4 5 3 3 4 5",
+        "Authorization failed, the signature has expired",
     ],
 )
 def test_what_is_no_secret_stays(text):
@@ -180,7 +278,25 @@ HOSTILE = {
     "option dashes": "--",
     "cookies": "cookie:",
     "bearers": "bearer ",
-    "keys": "sk_",
+    "keys": "sk_live_",
+    "keys with a dash": "sk-",
+    "lists": "password=[",
+    "calls": "password=a(",
+    "lists of quotes": "password=['",
+    "lists of lines": "tokens: [\n",
+    "closed lists": "password=[a]",
+    "indexed names": "password[",
+    "elements": "<password",
+    "element begins": "<a-",
+    "open elements": "<password>",
+    "headers": "authorization:",
+    "users with an at": "a://b:c@",
+    "users with a slash": "a://b:c/",
+    "encoded": "token%3D",
+    "blocks": "---- BEGIN PRIVATE KEY ----",
+    "groups of digits": "4 444444444444 ",
+    "a card and its month": "4111 1111 1111 1112 12/27 ",
+    "long dashes": "-",
     "spaces": " ",
     "newlines": "\n",
 }
