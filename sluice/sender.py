@@ -47,7 +47,6 @@ class Account:
     )
     #: Overwritten or damaged before they were sent.
     lost: int = 0
-    batches: int = 0
 
 
 class Sender:
@@ -182,7 +181,6 @@ class Sender:
             drops = self.dropped + self._dropped_elsewhere()
             body = batch.body(wanted, self._ring.ring_id, drops - self._drops_reported)
             outcome = self._deliver(body)
-            self.account.batches += 1
             if outcome.verdict is Verdict.DELIVERED:
                 taken = True
                 self._drops_reported = drops

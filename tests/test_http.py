@@ -30,6 +30,7 @@ from sluice.http import (
     Deliverer,
     Outcome,
     Verdict,
+    _WithinTime,
     describe,
     judge,
     seconds_to_wait,
@@ -535,6 +536,27 @@ def test_an_answer_of_one_byte_at_a_time_is_not_waited_for(
     slow.answer = Answer()
     deliver.tries = 2
     assert deliver().verdict is Verdict.DELIVERED
+
+
+def test_an_answer_that_stops_coming_has_no_more_than_the_rest_of_the_time(server, delivery):
+    """The second byte comes just before the end, the third would be waited for from there on."""
+    server.answer = Answer(drip=1.3)
+    deliver = delivery(server.url, request_timeout=(5.0, 1.5))
+    begin = time.monotonic()
+    assert deliver().verdict is Verdict.LATER
+    assert time.monotonic() - begin < 2.4
+
+
+def test_a_socket_without_a_timeout_is_read_as_it_is():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        reader = _WithinTime(ours.makefile("rb", buffering=0), ours)
+        theirs.sendall(b"abc")
+        assert reader.read(3) == b"abc"
+        assert ours.gettimeout() is None
+        reader.close()
+        assert reader.closed
+        assert reader._raw.closed
 
 
 def test_each_answer_has_the_whole_time_for_itself(server, delivery):

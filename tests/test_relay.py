@@ -231,6 +231,77 @@ def test_what_waits_in_a_child_is_counted_before_it_is_moved(family):
     assert (family.relay.captured, family.relay.waiting, family.relay.moved) == (2, 0, 2)
 
 
+def test_a_record_that_could_not_be_copied_is_still_the_childs(family, monkeypatch):
+    child = family.child()
+    write(child, 1, 2)
+
+    def fail(*_: object, **__: object) -> bool:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(family.ring, "append", fail)
+        with pytest.raises(MemoryError):
+            family.relay.move()
+    assert [record.seq for record in Reader(child).read(10, 1000)] == [0, 1]
+
+
+def test_a_child_that_writes_faster_than_it_is_read_holds_nobody_up(family, monkeypatch):
+    busy, other = family.child(), family.child()
+    write(busy, 1)
+    write(other, 2)
+    append = family.ring.append
+
+    def slow(payload: bytes, *, relayed: bool) -> bool:
+        if family.ring.next_seq < 5_000:
+            write(busy, 3)
+        return append(payload, relayed=relayed)
+
+    monkeypatch.setattr(family.ring, "append", slow)
+    family.relay.move()
+    assert family.relay.moved < 100
+    assert 2 in [n for n, _ in family.arrived()]
+
+
+def test_a_child_that_runs_is_neither_waited_for_nor_let_go(family):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        child = family.child(process.pid)
+        write(child, 1)
+        family.relay.move()
+        assert process.poll() is None
+        assert family.discarded == []
+        process.stdin.close()
+        process.wait()
+        family.relay.move()
+    assert family.discarded == [child]
+
+
+def test_what_never_got_a_record_adds_up_over_children_that_have_ended(family):
+    for _ in range(3):
+        family.child(NO_PROCESS).count_unencodable()
+    family.relay.move()
+    assert family.relay.lost["unencodable"] == 3
+
+
+def test_a_child_killed_in_the_middle_of_a_commit_is_accounted_for(family):
+    """Its last record is there, its count is not."""
+    child = family.child(NO_PROCESS)
+    write(child, 1, 2, 3)
+    words, _ = child.shared
+    words[66] -= 1  # NEXT_SEQ
+    family.relay.move()
+    assert [n for n, _ in family.arrived()] == [1, 2, 3]
+    assert family.balance == 0
+
+
+def test_damage_in_the_ring_of_a_living_child_is_counted_at_once(family):
+    child = family.child()
+    write(child, 1, 2, 3)
+    child.memory[4096 + 20] ^= 0xFF  # in the payload of the first
+    family.relay.move()
+    family.relay.move()
+    assert family.relay.lost["damaged"] == 1
+
+
 def test_without_children_nothing_is_counted(family):
     family.relay.move()
     assert (family.relay.captured, family.relay.waiting, family.relay.moved) == (0, 0, 0)

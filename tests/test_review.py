@@ -258,6 +258,7 @@ def test_nothing_is_posted_where_all_is_kept_back():
     rig.capture(120)
     rig.sender.turn()
     assert rig.bodies == []
+    assert rig.clock.waits == [], "that is no reason to be careful with the API"
     assert rig.ring.settled_seq == 120
     assert rig.balance() == 0
 
@@ -278,6 +279,15 @@ def test_an_api_that_is_down_leaves_all_where_it_is():
     rig.sender.turn()
     assert rig.ring.settled_seq == 0
     assert rig.balance() == 0
+
+
+def test_without_time_it_is_not_asked():
+    asked = []
+    rig = Rig(asked.append)
+    rig.capture(3)
+    rig.sender.end_by(rig.clock.monotonic())
+    rig.sender.turn()
+    assert asked == []
 
 
 def test_a_slow_one_holds_up_neither_the_chores_nor_the_end():

@@ -392,3 +392,35 @@ def test_the_repr_says_what_is_in_it() -> None:
     ring = make_ring()
     ring.append(b"one")
     assert repr(ring) == f"<Ring {7:016x} {ring.capacity} bytes, 1 written, 0 settled>"
+
+
+def test_records_in_the_wrong_order_are_not_believed() -> None:
+    """Each is sound by itself, but the second is older than the first."""
+    ring = make_ring()
+    for _ in range(3):
+        ring.append(b"x" * 24)
+    _, data = ring.shared
+    data[:40], data[40:80] = bytes(data[40:80]), bytes(data[:40])
+    reader = Reader(ring)
+    records = [record for _ in range(3) for record in reader.read(10, 1000)]
+    assert [record.seq for record in records] == [1, 2]
+
+
+def test_records_beyond_the_last_number_are_not_believed() -> None:
+    ring = make_ring()
+    for _ in range(5):
+        ring.append(b"x")
+    words, _ = ring.shared
+    words[66] = 2  # NEXT_SEQ: a kill in a commit leaves it one behind, nothing two
+    reader = Reader(ring)
+    records = [record for _ in range(3) for record in reader.read(10, 1000)]
+    assert [record.seq for record in records] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("position", [-(1 << 70), -8, 3, 1 << 70])
+def test_a_mark_that_is_none_is_survived(position: int) -> None:
+    ring = make_ring()
+    ring.append(b"x")
+    reader = Reader(ring, (position, 0))
+    records = [record for _ in range(3) for record in reader.read(10, 1000)]
+    assert len(records) == (position < 1 << 60)

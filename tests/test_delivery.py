@@ -1,0 +1,208 @@
+"""The sender's thread from its first turn to its end, against an API that is really there."""
+
+from __future__ import annotations
+
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sluice import native
+from sluice.bell import Bell
+from sluice.config import Secret, Settings
+from sluice.delivery import Delivery
+from sluice.detect import Concurrency
+from sluice.notices import Notices
+from sluice.relay import Relay
+from sluice.testing import Answer, IngestServer
+from tests.doubles import memory_ring
+from tests.harness import CONNECTION_ID, wait_for
+from tests.harness.workers import NOBODY_LISTENS
+
+ORDINARY = native.load(Concurrency("none", frozenset()))
+PAYLOAD = b'{"type":"job_state_change","job":{"externalId":"%d","extensions":{"a":1}}}'
+
+
+class Rig:
+    """A delivery over a ring in memory, on a thread of its own."""
+
+    def __init__(self, url: str, chores: Callable[[], None] = lambda: None, **more: Any) -> None:
+        self.ring = memory_ring(1 << 20)
+        self.bell = Bell()
+        self.notices = Notices()
+        settings = Settings(
+            api_key=Secret("sk_live_nobody"), connection_id=CONNECTION_ID, api_url=url, **more
+        )
+        self.delivery = Delivery(
+            settings,
+            self.ring,
+            Relay(self.ring, print),
+            self.bell,
+            self.notices,
+            native=lambda: ORDINARY,
+            chores=chores,
+        )
+        self.thread = threading.Thread(target=self.delivery.run, daemon=True)
+
+    def capture(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.ring.append(PAYLOAD % self.ring.next_seq)
+        self.bell.ring()
+
+    def end(self, seconds: float) -> float:
+        """Tell it to end in so many seconds, and say how many it took."""
+        begin = time.monotonic()
+        self.delivery.end_by(begin + seconds)
+        if self.thread.ident is None:
+            self.thread.start()
+        self.bell.ring()
+        self.thread.join(seconds + 20)
+        return time.monotonic() - begin
+
+    @property
+    def told(self) -> list[str]:
+        return [line for _, line in self.notices._waiting]
+
+
+@pytest.fixture
+def server():
+    with IngestServer(check=False) as server:
+        yield server
+
+
+@pytest.fixture
+def rig():
+    """Make a `Rig`; it is ended after the test."""
+    made: list[Rig] = []
+
+    def make(url: str, **more: Any) -> Rig:
+        made.append(Rig(url, **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one.thread.ident is not None:
+            one.end(0)
+        one.bell.close()
+
+
+def test_at_the_end_it_sends_what_is_there_and_does_not_wait(rig, server):
+    one = rig(server.url, flush_interval=60.0)
+    one.thread.start()
+    one.capture(3)
+    assert one.end(20) < 10
+    assert one.delivery.finished
+    assert one.delivery.delivered == 3
+    assert one.delivery.requests == 1
+
+
+@pytest.mark.parametrize("answer", [Answer(fault="hang"), Answer(status=503)], ids=["hang", "503"])
+def test_it_ends_in_time_while_the_api_does_not_answer(rig, server, answer):
+    server.answer = answer
+    one = rig(server.url, flush_interval=60.0)
+    one.capture()
+    took = one.end(2)
+    assert one.delivery.finished
+    assert 1.5 < took < 6, "all the time is used, and not that of a request"
+    assert one.ring.settled_seq == 0
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_it_ends_a_little_before_whoever_waits_for_it(rig, server, begun):
+    """Five percent are left: for the thread's goodbye, which its waiter then sees."""
+    server.answer = Answer(status=503)
+    one = rig(server.url, flush_interval=0.05)
+    one.capture()
+    if begun:
+        one.thread.start()
+        wait_for(lambda: one.delivery.requests)
+    one.delivery.end_by(time.monotonic() + 200)
+    if not begun:
+        one.thread.start()
+        wait_for(lambda: one.delivery.requests)
+    assert 170 < one.delivery._sender.time_left() <= 190
+
+
+def test_it_can_be_told_to_end_before_it_has_begun(rig, server):
+    one = rig(server.url, flush_interval=60.0)
+    one.capture(2)
+    assert one.end(20) < 10
+    assert one.delivery.finished
+    assert one.delivery.delivered == 2
+
+
+def test_a_trouble_is_told_of_when_it_begins_and_when_it_is_over(rig, server):
+    server.answer = Answer(status=503)
+    one = rig(server.url, flush_interval=0.05)
+    one.thread.start()
+    one.capture()
+    wait_for(lambda: one.delivery.requests >= 2, 20)
+    (line,) = one.told
+    assert "cannot be delivered now: the API answered 503" in line
+    assert one.delivery.works
+    server.answer = Answer()
+    wait_for(lambda: one.delivery.delivered == 1, 60)
+    wait_for(lambda: len(one.told) == 2)
+    assert one.told[1] == "[sluice] Events are delivered again."
+
+
+@pytest.mark.parametrize(("status", "says"), [(401, "SLUICE_API_KEY"), (404, "SLUICE_API_URL")])
+def test_it_says_when_it_does_not_work_and_what_to_do(rig, server, status, says):
+    server.answer = Answer(status=status)
+    one = rig(server.url, flush_interval=0.05)
+    one.thread.start()
+    one.capture()
+    wait_for(lambda: not one.delivery.works)
+    (line,) = one.told
+    assert says in line
+
+
+def test_an_event_that_is_refused_is_no_lasting_trouble(rig, server):
+    server.answer = Answer(status=400)
+    one = rig(server.url, flush_interval=0.05)
+    one.thread.start()
+    one.capture()
+    wait_for(lambda: one.delivery.dropped_by.get("rejected") == 1)
+    assert one.delivery.works
+    (line,) = one.told
+    assert "refused an event" in line
+
+
+def test_whatever_goes_wrong_it_comes_to_an_end_and_says_so(rig):
+    one = rig(NOBODY_LISTENS)
+
+    def fail() -> Any:
+        raise SystemExit("nothing can be imported")
+
+    one.delivery._native = fail
+    one.thread.start()
+    one.thread.join(10)
+    assert one.delivery.finished
+    assert one.notices.faults == 1
+    assert "nothing can be" not in one.told[0]
+
+
+def test_its_connection_is_closed_at_the_end(rig, server):
+    one = rig(server.url)
+    one.thread.start()
+    one.capture()
+    wait_for(lambda: one.delivery.delivered == 1, 20)
+    (descriptor,) = one.delivery._deliverer._sockets
+    one.end(5)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    assert [flags & select.POLLNVAL for _, flags in poll.poll(0)] != [0]
+
+
+def test_the_chores_are_those_of_the_relay_and_the_clients(rig, server):
+    done = []
+    one = rig(server.url, flush_interval=0.05, chores=lambda: done.append(1))
+    child = memory_ring(ring_id=5)
+    one.delivery._relay.add(child)
+    child.append(PAYLOAD % 0)
+    one.thread.start()
+    wait_for(lambda: one.delivery.delivered == 1, 20)
+    assert done
