@@ -18,7 +18,7 @@ REPLACEMENT: Final = "[secret]"
 _NAMES: Final = (
     "pass(?:word|wd|phrase|code)|secret|token|credential|authorization"
     "|(?:api|access|account|auth|encryption|license|master|private|secret|signing|ssh)[ _-]?key"
-    "|j?session[_-]?id|phpsessid"
+    "|session[_-]?id|phpsessid"
 )
 #: These only as a word of their own: "author", "shipping" and "compass" are none.
 _WORDS: Final = (
@@ -64,7 +64,7 @@ _OPTION: Final = re.compile(
 )
 #: What a header holds has forms of its own, with quotes, commas and spaces: the whole line.
 _HEADER: Final = re.compile(
-    r"""(?P<name> (?: cookie ["']? | authorization ) \s{0,8} : \s{0,8} ) (?! ["'\\] ) [^\n]++""",
+    r"""(?P<name> (?: cookie ["']? | authorization ) \s{0,8} : \s{0,8}+ ) (?! ["'\\] ) [^\n]++""",
     _FLAGS,
 )
 #: <password>hunter2</password>
@@ -117,7 +117,7 @@ _FIRST_DIGITS: Final = re.compile(_ISSUED, re.VERBOSE)
 _DIGITS: Final = re.compile(r"\d+")
 _SHORTEST_CARD: Final = 13
 #: Groups of digits before and behind a card's that may be others: an amount, when it ends.
-_NEIGHBOURS: Final = ((1, 0), (0, 1), (1, 1), (0, 2), (1, 2))
+_NEIGHBOURS: Final = ((1, 0), (0, 1), (1, 1), (0, 2))
 
 
 def redact(text: str, *, code: bool = False) -> str:

@@ -76,11 +76,7 @@ class Arguments:
 
     def remove_from(self, text: str) -> str:
         """`text` with every one of these values replaced by a mark."""
-        if (
-            not self._complete
-            or len(text) > _LONGEST_TEXT
-            or len(text) * len(self._values) > _MOST_WORK
-        ):
+        if not self._complete or len(text) * len(self._values) > _MOST_WORK:
             return WITHHELD
         found = next((mark for mark in _STAND_INS if mark not in text), None)
         if not self._values or found is None:

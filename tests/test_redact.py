@@ -19,7 +19,7 @@ PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\nq83vASNF\n-----END RSA
 KEY = "Tr0ub4dor" * 5
 NAMES = [
     *("password", "passwd", "passphrase", "passcode", "secret", "token", "credential"),
-    *("authorization", "apikey", "access_key", "account-key", "auth_key", "encryption_key"),
+    *("authorization", "apikey", "access_key", "account-key", "authkey", "encryption_key"),
     *("license_key", "master_key", "private_key", "secret key", "signing_key", "ssh_key"),
     *("session_id", "JSESSIONID", "PHPSESSID", "auth", "pass", "pwd", "pin", "otp", "cvv"),
     *("cvv2", "cvc", "cvc2", "ssn", "dsn", "sig", "signature", "csrf", "xsrf", "sid"),
@@ -28,7 +28,7 @@ PROVIDERS = [
     *("sk_live_", "sk_test_", "pk_live_", "rk_live_", "whsec_", "sk-", "sk-proj-"),
     *("ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "pypi-"),
     *("xoxa-", "xoxb-", "xoxe-", "xoxp-", "xoxr-", "xoxs-", "xapp-1-"),
-    *("AKIA", "ASIA", "AIza", "SG.", "hvs.", "ya29."),
+    *("AKIA", "ASIA", "AIza", "SG.", "hvs.", "ya29.", "npm_"),
 ]
 
 
@@ -70,6 +70,9 @@ PROVIDERS = [
         f"Authorization: {S}",
         f"'Authorization': 'Token {S}'",
         f"bearer {S}",
+        f"sent as Basic {S}",
+        f"auth=Bearer {S}",
+        f"access_token: token {S}",
         f"Cookie: session={S}; other={S}",
         f"Set-Cookie: sid={S}; HttpOnly",
         f"mysql --password {S} -h db",
@@ -107,6 +110,7 @@ PROVIDERS = [
         f"cookies={{'a': '{S}'}}",
         # Elements and their attributes.
         f"<Password>{S}</Password>",
+        f"<card><pin>{S}</pin></card>",
         f"<ns:apiKey>{S}</ns:apiKey>",
         f'<user password="{S}"/>',
         # Connection strings.
@@ -194,6 +198,8 @@ def test_a_card_number_is_gone(number):
         ("4111111111111111 12/27", f"{REPLACEMENT} 12/27"),
         ("4111 1111 1111 1111 12/27 123", f"{REPLACEMENT} 12/27 123"),
         ("30 4111 1111 1111 1111 1", f"30 {REPLACEMENT} 1"),
+        ("5 4111 1111 1111 1111 1", f"5 {REPLACEMENT} 1"),
+        ("378282246310005 1 28", f"{REPLACEMENT} 1 28"),
         ("4111111111111111, 378282246310005", f"{REPLACEMENT}, {REPLACEMENT}"),
     ],
 )
@@ -208,6 +214,10 @@ def test_a_card_number_is_gone_from_among_other_numbers(text, left):
         "at 1700000000000 ms, for 1763820000.123456 s",
         "task 45961a8c-1d54-41ed-af4e-8fc48b959485 of 2026-11-22T14:57:51.218082Z",
         "41111111111111111111 is too long",
+        "41111111111111111800 is too long",
+        "0.4111111111111111 of it",
+        "at 1700000000004 ms, that is 4 1700000000004 later",
+        "task-45961a8c-1d54-41ed-af4e-8fc48b959485",
         "author=Bob, compass=north, shipping=fast, spinner: 3",
         "password=None, token: null, secret=False",
         "the password was wrong",
@@ -227,6 +237,8 @@ def test_a_card_number_is_gone_from_among_other_numbers(text, left):
         "<Task: send_token_mail> <token_id >",
         "http://10.0.0.1:8080/a@b http://[::1]:8080/a@b http://host:80?x=@",
         "an array 4 5 6 4 5 6 3 3 4 5 3 3 4 5",
+        "mysql --password --host db",
+        "usage: tool <password> <host>",
         "Authorization failed, the signature has expired",
     ],
 )
@@ -238,6 +250,8 @@ def test_the_name_stays_and_what_comes_behind():
     assert redact(f"login(user='x', password='{S}', tries=3)") == (
         f"login(user='x', password={REPLACEMENT}, tries=3)"
     )
+    assert redact(f"tokens=['{S}'], tries=3") == f"tokens={REPLACEMENT}, tries=3"
+    assert redact(f"authorization: '{S}', n=1") == f"authorization: {REPLACEMENT}, n=1"
     assert redact(f"amqp://guest:{S}@host/") == f"amqp://guest:{REPLACEMENT}@host/"
 
 

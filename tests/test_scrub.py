@@ -20,7 +20,8 @@ from sluice.events import ERROR_LIMIT, EXTENSION_LIMIT, STACKTRACE_LIMIT, UNKNOW
 from sluice.scrub import REPLACEMENT, WITHHELD, Arguments, error_text, stacktrace, unknown_fields
 from tests.doubles import LAW
 
-CARD = "4111-1111-1111-1111"
+#: Its check digit is wrong: a right one is taken for what it looks like, argument or not.
+CARD = "4111-1111-1111-1112"
 
 # Values that have nothing in common with the mark that replaces them, so that finding one in a
 # text says that it survived there.
@@ -508,6 +509,14 @@ def test_both_ends_of_a_long_value_are_found_where_it_was_cut_off(value, kept, a
     beginning, end = value[:kept], value[-kept:]
     assert beginning[:16] not in error_text(f"{before}{beginning}{behind}", arguments)
     assert end[-16:] not in error_text(f"{before}{end}{behind}", arguments)
+
+
+@pytest.mark.parametrize("kept", [16, 17, 33, 50])
+def test_all_that_is_left_of_a_long_value_is_one_mark(kept):
+    value = "".join(map(chr, range(0x4E00, 0x4E00 + 60)))
+    arguments = Arguments((value,), {})
+    assert error_text(f"at {value[:kept]}... ", arguments) == "at [argument]... "
+    assert error_text(f"at ...{value[-kept:]} ", arguments) == "at ...[argument] "
 
 
 def test_the_beginnings_of_a_long_argument_take_no_time():
