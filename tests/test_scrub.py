@@ -186,6 +186,16 @@ def test_the_text_of_exceeded_retries_has_no_arguments():
     assert error_text(text) == "Can't retry scrub.charge[the-id]"
 
 
+def test_arguments_of_exceeded_retries_may_have_lines_of_their_own():
+    text = "Can't retry a.b[id] args:(<Order\nof Ann>,) kwargs:{}"
+    assert error_text(text) == "Can't retry a.b[id]"
+
+
+def test_only_the_text_of_exceeded_retries_ends_before_its_arguments():
+    text = "call[7] args: three were expected"
+    assert error_text(text) == text
+
+
 def test_exceeded_retries_lose_their_arguments_in_every_link_of_a_chain():
     link = f"MaxRetriesExceededError: Can't retry t[id] args:('{CARD}',\n'x') kwargs:{{}}"
     cause = "\n\nThe above exception was the direct cause of the following exception:\n\n"
