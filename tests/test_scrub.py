@@ -393,6 +393,11 @@ def test_unknown_fields_are_capped():
     assert len(unknown_fields({str(n): n for n in range(50)}, KNOWN)) == UNKNOWN_FIELDS_LIMIT == 20
 
 
+def test_the_name_of_an_unknown_number_is_capped_too():
+    (name,) = unknown_fields({"n" * 5_000: 7}, frozenset())
+    assert len(name) <= EXTENSION_LIMIT
+
+
 @pytest.mark.parametrize("name", DATA)
 def test_a_tasks_data_is_never_taken_under_any_name(name):
     assert unknown_fields({name: CARD, "other": 1}, KNOWN) == {"other": 1}
