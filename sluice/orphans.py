@@ -7,6 +7,8 @@ Guarantees
   our own ring, which outlives us as well; one in anonymous memory takes none.  What is
   moved twice has the same id twice.
 * It never pushes our own events out: it waits until half of our ring is free.
+* It takes over only what it can deliver: while the API takes nothing from this process, a
+  ring stays where it is, for whoever has the right key.
 * Whatever a file holds, this comes to an end: see :class:`sluice.ring.Reader`.
 
 Everything here runs on the sender's thread.
@@ -44,12 +46,14 @@ class Orphans:
         connection_id: str,
         notices: Notices,
         *,
+        delivers: Callable[[], bool],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spool = spool
         self._ring = ring
         self._connection_id = connection_id
         self._notices = notices
+        self._delivers = delivers
         self._monotonic = monotonic
         self._due = 0.0
         self._reader: Reader | None = None
@@ -59,7 +63,7 @@ class Orphans:
 
     def turn(self) -> None:
         """Look for a ring if it is time, and move some of what it holds."""
-        if self._reader is None and self._monotonic() >= self._due:
+        if self._reader is None and self._monotonic() >= self._due and self._delivers():
             self._look()
         if self._reader is not None and self._ring.room > self._ring.capacity // 2:
             self._move(self._reader)
