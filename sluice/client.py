@@ -245,6 +245,7 @@ class Client:
         self._for_child = {}
         self._begin_process()
         if ring is not None:
+            self.notices.leave_to_parent()
             ring.writer_pid = self._pid
             self.recorder.ring, self.recorder.bell = ring, bell
 
