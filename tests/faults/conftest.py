@@ -16,13 +16,17 @@ def start_fleet(redis_broker, start_worker, client) -> Callable[..., Fleet]:
     """Start a `Fleet`. `url` is that of its API, or one for each pool; `extra` are variables."""
 
     def start(
-        url: str | dict[str, str], *, extra: dict[str, str] | None = None, **more: Any
+        url: str | dict[str, str],
+        *,
+        extra: dict[str, str] | None = None,
+        app: str = "tests.faults.watched",
+        **more: Any,
     ) -> Fleet:
         workers = {
             pool: start_worker(
                 redis_broker,
                 pool=pool,
-                app="tests.faults.watched",
+                app=app,
                 args=(*QUIET, "-Q", pool),
                 ingest_url=url if isinstance(url, str) else url[pool],
                 extra=FAST | {"SLUICE_REQUEST_TIMEOUT": "1,1"} | (extra or {}),
