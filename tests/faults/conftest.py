@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.address import Address
 from tests.faults.fleet import QUIET, Fleet
 from tests.faults.name_server import name_server as name_server  # noqa: PLC0414
 from tests.harness import POOLS
@@ -38,3 +39,17 @@ def start_fleet(redis_broker, start_worker, client) -> Callable[..., Fleet]:
         return Fleet(workers, client(redis_broker)).wait_until_it_listens()
 
     return start
+
+
+@pytest.fixture
+def addresses(tmp_path):
+    """Make an `Address`, which is closed after the test."""
+    made = []
+
+    def make(name="localhost"):
+        made.append(Address(tmp_path, name))
+        return made[-1]
+
+    yield make
+    for address in made:
+        address.close()

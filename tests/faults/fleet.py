@@ -61,9 +61,9 @@ class Fleet:
         assert found.keys() == self.workers.keys()
         return found
 
-    def wait_for_a_try(self) -> None:
-        """Until every worker has begun to send in this state of the API."""
-        before = self.stats()
+    def wait_for_a_try(self, since: dict[str, dict[str, Any]] | None = None) -> None:
+        """Until every worker has begun to send once more than now, or than at `since`."""
+        before = since or self.stats()
 
         def all_tried() -> bool:
             now = self.stats()

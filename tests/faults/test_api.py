@@ -5,28 +5,13 @@ import pytest
 from sluice.testing import Answer, IngestServer
 from sluice.testing.http import reject_if
 from tests.faults.fleet import Fleet
+from tests.faults.troubles import ANSWERS
 from tests.harness import POOLS, wait_for
 from tests.pools.waiting import FAST, wait_lives
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis]
 TASKS = 10
 
-#: What ends by itself once the API is well again; "come back tomorrow" within the hour (see
-#: test_http.py).
-TROUBLES = {
-    "no answer": Answer(fault="hang"),
-    "one byte a second": Answer(drip=1.0),
-    "closed without an answer": Answer(fault="close"),
-    "reset": Answer(fault="reset"),
-    "closed in the middle": Answer(fault="truncate", status=500),
-    "500": Answer(status=500),
-    "503": Answer(status=503),
-    "429": Answer(status=429),
-    "429, a second": Answer(status=429, headers={"Retry-After": "1"}),
-    "429, negative": Answer(status=429, headers={"Retry-After": "-5"}),
-    "429, garbage": Answer(status=429, headers={"Retry-After": "soon"}),
-    "200 with garbage": Answer(body=b"<html>\xff\x00"),
-}
 #: What somebody has to mend: asked about every five minutes only, or by the next worker.
 REFUSALS = {
     "mixed": {"prefork": 401, "gevent": 403, "eventlet": 404, "threads": 307, "solo": 401},
@@ -36,7 +21,7 @@ REFUSALS = {
 
 def test_all_pools_live_through_every_trouble(start_fleet, ingest):
     fleet: Fleet = start_fleet(ingest.url)
-    for answer in TROUBLES.values():
+    for answer in ANSWERS.values():
         ingest.answer = answer
         fleet.run(TASKS)
         fleet.wait_for_a_try()

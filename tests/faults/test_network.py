@@ -7,24 +7,11 @@ import pytest
 from tests.faults.address import Address, Front
 from tests.faults.fleet import Fleet
 from tests.faults.name_server import NameServer
+from tests.faults.troubles import of_the_network
 from tests.pools.waiting import wait_lives
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis]
 TASKS = 10
-
-
-@pytest.fixture
-def addresses(tmp_path):
-    """Make an `Address`, which is closed after the test."""
-    made = []
-
-    def make(name="localhost"):
-        made.append(Address(tmp_path, name))
-        return made[-1]
-
-    yield make
-    for address in made:
-        address.close()
 
 
 def live_through(
@@ -45,15 +32,7 @@ def live_through(
 def test_connections_and_certificates(addresses, start_fleet):
     address = addresses()
     fleet = start_fleet(address.url, extra={"REQUESTS_CA_BUNDLE": str(address.bundle)})
-    troubles = [
-        address.front.refused(),
-        address.front.black_hole(),
-        address.front.silent(),
-        address.impostor("expired"),
-        address.impostor("of another host"),
-        address.impostor("of an unknown authority"),
-        address.impostor("no TLS"),
-    ]
+    troubles = [trouble() for trouble in of_the_network(address).values()]
     live_through(troubles, fleet, address)
 
 
