@@ -136,7 +136,13 @@ class Client:
     def _open_ring(self) -> None:
         ring = self._spool.create(self.settings.buffer_bytes, writer_pid=self._pid)
         self._relay = Relay(ring, self._spool.discard)
-        self._orphans = Orphans(self._spool, ring, self.settings.connection_id, self.notices)
+        self._orphans = Orphans(
+            self._spool,
+            ring,
+            self.settings.connection_id,
+            self.notices,
+            delivers=lambda: self._delivery is not None and self._delivery.delivers,
+        )
         self.recorder.bell = Bell()
         self.recorder.ring = ring
 
@@ -239,6 +245,7 @@ class Client:
         self._for_child = {}
         self._begin_process()
         if ring is not None:
+            self.notices.leave_to_parent()
             ring.writer_pid = self._pid
             self.recorder.ring, self.recorder.bell = ring, bell
 

@@ -169,6 +169,11 @@ class Delivery:
         return self._trouble not in (Verdict.UNAUTHORIZED, Verdict.MISDIRECTED)
 
     @property
+    def delivers(self) -> bool:
+        """Whether the API has taken events of this process, and was not in trouble since."""
+        return self._trouble is None and self.delivered > 0
+
+    @property
     def delivered(self) -> int:
         """Events that the API has taken."""
         return self._sender.account.delivered if self._sender is not None else 0

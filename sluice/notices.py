@@ -44,6 +44,10 @@ class Notices:
         self._said[kind] = now
         self._waiting.append((level, text))
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: what waits is the parent's to say, once."""
+        self._waiting.clear()
+
     def fault(self, place: str, error: BaseException) -> None:
         """A fault of ours: counted, and logged at most once a minute per place.
 

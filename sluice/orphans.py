@@ -8,6 +8,8 @@ Guarantees
   moved twice has the same id twice.
 * It never pushes our own events out: it waits until half of our ring is free, and moves
   less than that at once.
+* It takes over only what it can deliver: while the API takes nothing from this process, a
+  ring stays where it is, for whoever has the right key.
 * Whatever a file holds, this comes to an end: see :class:`sluice.ring.Reader`.  One that was
   cut off since the last turn is left alone.
 
@@ -49,12 +51,14 @@ class Orphans:
         connection_id: str,
         notices: Notices,
         *,
+        delivers: Callable[[], bool],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spool = spool
         self._ring = ring
         self._connection_id = connection_id
         self._notices = notices
+        self._delivers = delivers
         self._monotonic = monotonic
         part = ring.capacity // _PART_OF_RING
         self._at_once = min(_AT_ONCE, part // _BESIDES), min(_AT_ONCE_BYTES, part)
@@ -76,7 +80,7 @@ class Orphans:
             raise
 
     def _turn(self) -> None:
-        if self._reader is None and self._monotonic() >= self._due:
+        if self._reader is None and self._monotonic() >= self._due and self._delivers():
             self._look()
         if self._reader is not None and not self._reader.ring.is_whole:
             self._leave_alone("it was cut off")

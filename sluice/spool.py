@@ -264,8 +264,8 @@ class Spool:
                 count -= 1
         if used + size > limit or count >= MOST_FILES:
             raise NoFolder(
-                f"the {count} rings in {folder} already take {used} of {limit} bytes"
-                f" and {MOST_FILES} files"
+                f"the {count} rings in {folder} take {used} bytes already,"
+                f" and may take {limit} ({MOST_FILES} files)"
             )
 
 

@@ -53,8 +53,14 @@ class Next:
         self.ring = self.spool.create(size, writer_pid=os.getpid())
         self.clock = FakeClock()
         self.notices = Notices()
+        self.delivers = True
         self.orphans = Orphans(
-            self.spool, self.ring, connection, self.notices, monotonic=self.clock.monotonic
+            self.spool,
+            self.ring,
+            connection,
+            self.notices,
+            delivers=lambda: self.delivers,
+            monotonic=self.clock.monotonic,
         )
         self._reader = Reader(self.ring)
 
@@ -134,6 +140,29 @@ def test_what_was_not_delivered_arrives_in_order_with_its_own_ids(folder):
     assert not path.exists()
     (line,) = after.told
     assert line == "[sluice] 15 events that an ended process had left are delivered now."
+
+
+def test_who_cannot_deliver_leaves_it_to_others(folder):
+    victim = Victim(folder)
+    victim.tells(1, "queued")
+    path = victim.killed()
+    with_a_wrong_key = Next(folder)
+    with_a_wrong_key.delivers = False
+    assert with_a_wrong_key.turns() == []
+    assert path.exists()
+    assert ids(Next(folder).turns()) == ["task-1"]
+    assert not path.exists()
+
+
+def test_it_is_taken_over_as_soon_as_it_can_be_delivered(folder):
+    victim = Victim(folder)
+    victim.tells(1, "queued")
+    victim.killed()
+    heir = Next(folder)
+    heir.delivers = False
+    assert heir.turns() == []
+    heir.delivers = True
+    assert ids(heir.turns()) == ["task-1"]
 
 
 def test_it_arrives_once_whoever_looks(folder):
@@ -312,7 +341,9 @@ def test_a_ring_that_would_not_outlive_us_takes_none(folder):
     victim.tells(1, "queued")
     path = victim.killed()
     after = Next(folder)
-    after.orphans = Orphans(after.spool, memory_ring(), CONNECTION_ID, after.notices)
+    after.orphans = Orphans(
+        after.spool, memory_ring(), CONNECTION_ID, after.notices, delivers=lambda: True
+    )
     assert after.turns() == []
     assert path.exists()
 

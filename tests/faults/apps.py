@@ -2,9 +2,13 @@
 
 import ctypes
 import os
+import resource
 import signal
 import time
+from pathlib import Path
 
+import sluice
+from sluice.events import Job
 from tests.harness.apps.basic import app, ok
 
 
@@ -27,3 +31,21 @@ def send_and_die(how: str, number: int) -> list[str]:
 def send_one() -> str:
     """Send one task to a queue that nobody reads, and say which."""
     return ok.apply_async(queue="elsewhere").id
+
+
+@app.task(name="faults.capture")
+def capture(number: int) -> int:
+    """Capture so many events, and tell the resident bytes of the process after it."""
+    record = sluice._client.recorder.job
+    for i in range(number):
+        record(
+            1e9 + i,
+            Job(
+                external_id=str(i),
+                name="a.task",
+                state="queued",
+                error="x" * 300,
+                extensions={"celeryEvent": "task-sent"},
+            ),
+        )
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()

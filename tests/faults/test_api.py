@@ -1,64 +1,101 @@
-"""A worker whose API goes through every trouble: tasks run as ever, and then all events arrive."""
-
-import itertools
+"""The API itself goes through every trouble, for all pools: tasks run as ever, then all arrives."""
 
 import pytest
 
 from sluice.testing import Answer, IngestServer
-from tests.harness import wait_for
-from tests.pools.waiting import FAST, PLAIN, wait_lives
+from sluice.testing.http import reject_if
+from tests.faults.fleet import Fleet
+from tests.faults.troubles import ANSWERS
+from tests.harness import POOLS, wait_for
+from tests.pools.waiting import FAST, wait_lives
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis]
-QUIET = ("--without-mingle", "--without-gossip")
-TASKS = 20
+TASKS = 10
 
-#: What ends by itself once the API is well again; a refused key or a wrong address is asked about
-#: every five minutes only, and "come back tomorrow" within the hour (see test_http.py).
-TROUBLES = {
-    "no answer": Answer(fault="hang"),
-    "one byte a second": Answer(drip=1.0),
-    "closed without an answer": Answer(fault="close"),
-    "reset": Answer(fault="reset"),
-    "closed in the middle": Answer(fault="truncate", status=500),
-    "500": Answer(status=500),
-    "503": Answer(status=503),
-    "429": Answer(status=429),
-    "429, a second": Answer(status=429, headers={"Retry-After": "1"}),
-    "429, negative": Answer(status=429, headers={"Retry-After": "-5"}),
-    "429, garbage": Answer(status=429, headers={"Retry-After": "soon"}),
-    "200 with garbage": Answer(body=b"<html>\xff\x00"),
+#: What somebody has to mend: asked about every five minutes only, or by the next worker.
+REFUSALS = {
+    "mixed": {"prefork": 401, "gevent": 403, "eventlet": 404, "threads": 307, "solo": 401},
+    **{str(status): dict.fromkeys(POOLS, status) for status in (401, 403, 404, 307)},
 }
 
 
-def numbers(ingest: IngestServer) -> list[int]:
-    """The numbers of the worker's events in the order in which they were accepted first."""
-    subjects = [event.get("job") or event["worker"] for event in ingest.events()]
-    return [int(one["extensions"]["eventId"].rpartition("-")[2]) for one in subjects]
-
-
-@pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet", "threads", "solo"])
-def test_a_worker_lives_through_every_trouble(pool, redis_broker, start_worker, client, ingest):
-    worker = start_worker(
-        redis_broker,
-        pool=pool,
-        args=QUIET,
-        ingest_url=ingest.url,
-        extra=FAST | {"SLUICE_REQUEST_TIMEOUT": "1,1"},
-    )
-    app = client(redis_broker)
-    lives = {}
-    counts = itertools.count(TASKS, TASKS)
-    for name, answer in TROUBLES.items():
+def test_all_pools_live_through_every_trouble(start_fleet, ingest):
+    fleet: Fleet = start_fleet(ingest.url)
+    for answer in ANSWERS.values():
         ingest.answer = answer
-        seen = len(ingest.requests)
-        lives |= {app.send_task("basic.no_result").id: PLAIN for _ in range(TASKS)}
-        worker.wait_line("succeeded", 10, count=next(counts))
-        wait_for(lambda seen=seen: len(ingest.requests) > seen, 15, f"a request met with {name}")
+        fleet.run(TASKS)
+        fleet.wait_for_a_try()
         ingest.answer = Answer()
-        wait_lives(ingest, lives, timeout=40)
-    assert worker.stop().code == 0
-    found = numbers(ingest)
-    assert found == list(range(len(found))), "all of them, in order"
-    lines = [line for line in worker.lines if "[sluice]" in line]
-    assert len(lines) <= 2 * len(TROUBLES), "one when a trouble begins, one when it is over"
-    assert not any("Traceback" in line or "ERROR" in line for line in worker.lines)
+        wait_lives(ingest, fleet.lives, timeout=40)
+    assert all(stats["adds_up"] for stats in fleet.stats().values())
+    fleet.end()
+    fleet.assert_whole(ingest)
+    fleet.assert_quiet()
+
+
+def test_a_bad_event_is_dropped_and_told_of_and_the_rest_goes_on(start_fleet, ingest):
+    """In a batch of others; and an API that takes no more than four at a time."""
+    bad: set[str] = set()
+    refuse_bad = reject_if(lambda event: event.get("job", {}).get("externalId") in bad)
+    ingest.answer = lambda received: (
+        Answer(status=413) if len(received.events) > 4 else refuse_bad(received)
+    )
+    fleet: Fleet = start_fleet(ingest.url, extra={"SLUICE_FLUSH_INTERVAL": "1"})
+    fleet.run(TASKS)
+    bad |= {fleet.send("basic.no_result", pool) for pool in POOLS}
+    fleet.run(TASKS)
+    wait_lives(ingest, fleet.lives, timeout=40)
+
+    def all_told() -> bool:
+        """Received, started, succeeded: three of each worker's."""
+        counts = fleet.stats().values()
+        return all(stats["dropped_by"] == {"rejected": 3} for stats in counts)
+
+    wait_for(all_told, 20, "the drops of every worker")
+    assert all(stats["adds_up"] for stats in fleet.stats().values())
+    fleet.end()
+    assert reported(ingest) == 3 * len(POOLS)
+    assert not any(event.get("job", {}).get("externalId") in bad for event in ingest.events())
+    for pool, numbers in fleet.numbers(ingest).items():
+        assert numbers == sorted(numbers), pool
+        assert len(numbers) == numbers[-1] + 1 - 3, pool
+
+
+def reported(ingest: IngestServer) -> int:
+    """The drops that the API was told of."""
+    events = [event for request in ingest.requests if request.kept for event in request.events]
+    subjects = [event.get("job") or event["worker"] for event in events]
+    return sum(subject["extensions"].get("droppedEvents", 0) for subject in subjects)
+
+
+@pytest.mark.parametrize(
+    "refusals",
+    [pytest.param(REFUSALS["mixed"], id="mixed")]
+    + [
+        pytest.param(statuses, id=name, marks=pytest.mark.long)
+        for name, statuses in REFUSALS.items()
+        if name != "mixed"
+    ],
+)
+def test_what_was_refused_is_delivered_by_the_next_worker(
+    refusals, start_fleet, start_worker, redis_broker, ingest, spool_dir
+):
+    """A wrong key or address: one line, hardly a request, and nothing lost."""
+    servers = {pool: IngestServer(answer=Answer(status=s)) for pool, s in refusals.items()}
+    fleet: Fleet = start_fleet({pool: server.url for pool, server in servers.items()})
+    fleet.run(TASKS)
+    wait_for(lambda: all(s["requests"] for s in fleet.stats().values()), 20, "a try of each")
+    fleet.run(TASKS)
+    fleet.end()
+    for pool, server in servers.items():
+        server.close()
+        assert len(server.requests) <= 3, "tried again rarely"
+        lines = [line for line in fleet.said()[pool] if "Monitoring is inactive" in line]
+        assert len(lines) == 1, pool
+    heir = start_worker(
+        redis_broker, pool="solo", args=("-Q", "none"), ingest_url=ingest.url, extra=FAST
+    )
+    wait_lives(ingest, fleet.lives, timeout=40)
+    assert heir.stop().code == 0
+    fleet.assert_whole(ingest)
+    assert list(spool_dir.iterdir()) == []

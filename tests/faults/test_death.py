@@ -91,27 +91,47 @@ def test_two_that_start_at_once_do_not_send_the_same(
     assert list(spool_dir.iterdir()) == []
 
 
-@pytest.mark.parametrize("how", ["SIGKILL", "_exit", "segfault", "hard limit", "old age"])
+#: How a child ends, and what of the worker makes it so.
+DEATHS = {
+    "SIGKILL": (),
+    "_exit": (),
+    "segfault": (),
+    "hard limit": (),
+    "old age": ("--max-tasks-per-child=1",),
+    "too much memory": ("--max-memory-per-child=1",),
+    "not needed": ("--autoscale=4,1",),
+}
+SURVIVED = ("old age", "too much memory", "not needed")
+
+
+@pytest.mark.parametrize("how", DEATHS)
 def test_what_a_dying_child_had_captured_is_delivered(
     how, redis_broker, start_worker, client, ingest, spool_dir
 ):
+    """It is still in the child's ring when the child ends: MAIN looks every two seconds."""
     worker = start_worker(
         redis_broker,
         app=APP,
-        args=(*QUIET, *(["--max-tasks-per-child=1"] if how == "old age" else [])),
+        args=(*QUIET, *DEATHS[how]),
         ingest_url=ingest.url,
-        extra=FAST,
+        extra={"SLUICE_FLUSH_INTERVAL": "2", "AUTOSCALE_KEEPALIVE": "0.1"},
     )
+    first = {child.pid for child in worker.children()}
     app = client(redis_broker)
     limit = {"time_limit": 1} if how == "hard limit" else {}
     ids = [app.send_task("faults.send_and_die", (how, 25), **limit).id for _ in range(4)]
-    end = "completed" if how == "old age" else "failed"
+    end = "completed" if how in SURVIVED else "failed"
 
     def all_ended() -> bool:
         lines = timelines(ingest.events())
         return all(i in lines and lines[i].events[-1]["job"]["state"] == end for i in ids)
 
+    def all_dead() -> bool:
+        here = {child.pid for child in worker.children()}
+        return len(here) == 1 if how == "not needed" else not first & here
+
     wait_for(all_ended, 40, f"{ids} to have {end}")
+    wait_for(all_dead, 40, "the children to have gone")
     assert worker.stop().code == 0
     sent = [line for line in timelines(ingest.events()).values() if line.sent and not line.told]
     assert len(sent) == 4 * 25

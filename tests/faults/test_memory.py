@@ -1,8 +1,10 @@
 """The buffer is all the memory there is, however many events there are."""
 
+import psutil
 import pytest
 
 from tests.doubles import run_python
+from tests.harness.workers import NOBODY_LISTENS
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 MIB = 1024 * 1024
@@ -38,3 +40,71 @@ def test_two_million_events_take_no_more_than_the_first_hundred_thousand(spool_d
     print(f"{(late - early) / MIB:.2f} MiB more, {(late - before) / MIB:.2f} MiB in all")
     assert late - early < MIB
     assert late - before <= 8 * MIB + 10 * MIB
+
+
+@pytest.mark.pool
+@pytest.mark.redis
+def test_two_million_events_of_a_prefork_child_take_no_more(redis_broker, start_worker, client):
+    start_worker(redis_broker, app="tests.faults.apps", concurrency=1, ingest_url=NOBODY_LISTENS)
+    app = client(redis_broker)
+
+    def resident_after(number: int) -> int:
+        return app.send_task("faults.capture", (number,)).get(timeout=300)
+
+    early = resident_after(100_000)
+    late = resident_after(1_900_000)
+    print(f"{(late - early) / MIB:.2f} MiB more in the child")
+    assert late - early < MIB
+
+
+@pytest.mark.pool
+@pytest.mark.redis
+def test_what_sluice_takes_in_the_main_process_of_each_pool(start_fleet, ingest):
+    def resident(**how) -> dict[str, int]:
+        fleet = start_fleet(ingest.url, **how)
+        fleet.run(500)
+        found = {pool: psutil.Process(w.pid).memory_info().rss for pool, w in fleet.workers.items()}
+        fleet.end()
+        return found
+
+    without = resident(init=False, app="tests.harness.apps.basic")
+    for pool, size in resident().items():
+        print(f"{pool}: {(size - without[pool]) / MIB:.1f} MiB in MAIN, 8 of them for the buffer")
+        assert size - without[pool] <= (8 + 10) * MIB, pool
+
+
+@pytest.mark.pool
+@pytest.mark.redis
+@pytest.mark.parametrize(
+    ("age", "limit"),
+    # One that replaces another is forked from a MAIN that has loaded the sender's modules by then.
+    [((), 1.5), (("--max-tasks-per-child=20",), 3.0)],
+    ids=["first", "replaced"],
+)
+def test_what_sluice_takes_in_a_prefork_child(
+    age, limit, redis_broker, start_worker, client, ingest
+):
+    """What ten more children add to the memory of a worker; a page that is shared counts once."""
+    app = client(redis_broker)
+
+    def total(children: int, init: bool) -> int:
+        worker = start_worker(
+            redis_broker,
+            concurrency=children,
+            args=age,
+            ingest_url=ingest.url,
+            init=init,
+            loglevel="INFO",
+        )
+        for done in range(1, 31):  # in turns, so that every child gets its share
+            for _ in range(2 * children):  # each sends one more
+                app.send_task("basic.sends_others")
+            worker.wait_line("succeeded", 30, count=done * 4 * children)
+        processes = [psutil.Process(worker.pid), *worker.children()]
+        found = sum(process.memory_full_info().pss for process in processes)
+        assert worker.stop().code == 0
+        return found
+
+    with_sluice, without = ((total(12, init) - total(2, init)) / 10 for init in (True, False))
+    print(f"{(with_sluice - without) / MIB:.2f} MiB in a child, whose own is {without / MIB:.1f}")
+    assert with_sluice - without <= limit * MIB

@@ -78,8 +78,8 @@ def environment(
 class Worker(Process):
     """A running `celery worker`. `nodename` is what Celery calls it.
 
-    `args` are appended to the command line (`-E`, `-Q`, `--without-gossip`, ...); the other
-    keywords are those of `environment`.
+    `args` are appended to the command line (`-E`, `-Q`, `--without-gossip`, ...), and `wrap` is a
+    command that executes it in its own place; the other keywords are those of `environment`.
     """
 
     def __init__(
@@ -93,13 +93,14 @@ class Worker(Process):
         name: str = "",
         loglevel: str = "INFO",
         cwd: Path = ROOT,
+        wrap: Sequence[str] = (),
         **env: Any,
     ) -> None:
         name = name or f"{pool}-{uuid.uuid4().hex[:8]}"
         self.pool = pool
         self.nodename = f"{name}@{socket.gethostname()}"
         # `-P pool` in two words: the only spelling, with --pool=, for which Celery patches.
-        argv = [sys.executable, "-m", "celery", "-A", app, "worker", "-P", pool]
+        argv = [*wrap, sys.executable, "-m", "celery", "-A", app, "worker", "-P", pool]
         argv += ["-c", str(concurrency), "-n", f"{name}@%h", "-l", loglevel, *args]
         super().__init__(argv, env=environment(broker_url, **env), cwd=cwd, name=name)
 

@@ -18,7 +18,7 @@ PLAIN = "received started succeeded"
 #: Celery's gevent pool can end a task since 5.5.
 TERMINATE = ("prefork", "gevent", "eventlet") if CELERY >= (5, 5) else ("prefork", "eventlet")
 HARD_LIMIT = ("prefork", "gevent")
-ETA = 1.5
+ETA = 2.5
 #: An ETA that leaves time to revoke the task, also where a worker is busy.
 LATER = 3.0
 #: Sent when the revoking is done: a solo worker hears of nothing while it runs a long task.
@@ -85,6 +85,7 @@ _FAILS = "received started failed"
 _RETRIES = "received started retried"
 
 KINDS = (
+    # What has an ETA comes first: a busy solo worker would take it from the broker too late.
     # On RabbitMQ `expires` is the message's time to live too: let it expire at the worker.
     Kind(
         "expired",
@@ -92,6 +93,7 @@ KINDS = (
         options={"countdown": LATER, "expires": LATER - 0.5},
     ),
     Kind("revoked with ETA", attempts=("received revoked",), options={"countdown": LATER}),
+    Kind("ETA", options={"countdown": ETA}),
     Kind("ok", args=(1,)),
     Kind("fail", "basic.fail", (_FAILS,), error=("it broke", "ValueError")),
     Kind("retry, then ok", "basic.retry_then_ok", (_RETRIES, _RETRIES, PLAIN), (2,), max_retries=5),
@@ -116,7 +118,6 @@ KINDS = (
         error=("not for us", "Reject"),
     ),
     Kind("Reject, requeue", "life.requeued", (f"received started requeued {PLAIN}",)),
-    Kind("ETA", options={"countdown": ETA}),
     # Celery tells of no `received` here, and so do we.
     Kind("revoked before start", attempts=("revoked",)),
     Kind(

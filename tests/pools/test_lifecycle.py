@@ -151,7 +151,9 @@ def test_an_eta_is_told_and_kept(run):
         assert line.told[0]["job"]["state"] == "scheduled", name
         # Celery's timers in a green pool are some milliseconds early.
         assert at(line.told[1]) > eta - 0.05, name
-    assert at(run.of("ETA").told[1]) - unix(run.of("ETA").told[1]["job"]["scheduledFor"]) < 1.5
+    started = run.of("ETA").told[1]
+    if run.pool != "solo":  # it may be at another task just then
+        assert at(started) - unix(started["job"]["scheduledFor"]) < 1.5
     assert not any("scheduledFor" in event["job"] for event in run.of("ok").events)
 
 

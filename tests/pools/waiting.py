@@ -18,17 +18,22 @@ def wait_told(
     """Wait until a worker has told as many steps of each task id as its life has."""
     lines: dict[str, Timeline] = {}
 
+    def untold() -> list[str]:
+        return [
+            task_id
+            for task_id, attempts in lives.items()
+            if len(lines.get(task_id, Timeline("")).told) < len(" ".join(attempts).split())
+        ]
+
     def enough() -> bool:
         lines.update(timelines(ingest.events()))
-        return all(
-            len(lines.get(task_id, Timeline("")).told) >= len(" ".join(attempts).split())
-            for task_id, attempts in lives.items()
-        )
+        return not untold()
 
     def missing() -> str:
-        return f"{lives}, told was " + "; ".join(
-            f"{task_id}: {' '.join(map(what, lines.get(task_id, Timeline('')).events))}"
-            for task_id in lives
+        return f"{len(lives)} lives; not whole: " + "; ".join(
+            f"{task_id} ({', '.join(lives[task_id])}):"
+            f" {' '.join(map(what, lines.get(task_id, Timeline('')).events)) or 'nothing'}"
+            for task_id in untold()[:10]
         )
 
     wait_for(enough, timeout, missing)

@@ -1,0 +1,113 @@
+"""One worker of each pool, which share one API, and what arrived from each of them."""
+
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+from celery import Celery
+
+from sluice.testing import IngestServer
+from tests.harness import Worker, wait_for
+from tests.pools.waiting import PLAIN
+
+LINES_A_MINUTE = 10
+QUIET = ("--without-mingle", "--without-gossip")
+
+
+class Fleet:
+    """Workers by pool, each on the queue that is named like its pool."""
+
+    def __init__(self, workers: Mapping[str, Worker], client: Celery) -> None:
+        self.workers = workers
+        self._client = client
+        self._ran = 0
+        #: The life of every task so far, as `wait_lives` takes it.
+        self.lives: dict[str, tuple[str, ...]] = {}
+
+    def wait_until_it_listens(self) -> "Fleet":
+        """Until every worker answers control messages: a green one does so after "ready"."""
+        for worker in self.workers.values():
+            worker.wait_ready(60)
+        names = [worker.nodename for worker in self.workers.values()]
+
+        def all_answer() -> bool:
+            answers = self._client.control.ping(names, timeout=1.0)
+            return {name for answer in answers for name in answer} == set(names)
+
+        wait_for(all_answer, 30, "every worker to listen")
+        return self
+
+    def send(self, name: str, pool: str) -> str:
+        """Send a task that `run` does not wait for, and that is in no life."""
+        task_id: str = self._client.send_task(name, queue=pool).id
+        return task_id
+
+    def run(self, number: int) -> None:
+        """Send each worker so many tasks and wait until all of them have succeeded."""
+        for pool in self.workers:
+            for _ in range(number):
+                self.lives[self._client.send_task("basic.no_result", queue=pool).id] = PLAIN
+        self._ran += number
+        for worker in self.workers.values():
+            worker.wait_line("succeeded", 20, count=self._ran)
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """`sluice.stats()` of every worker, by pool."""
+        names = {worker.nodename: pool for pool, worker in self.workers.items()}
+        answers = self._client.control.broadcast(
+            "sluice_stats", destination=list(names), reply=True, timeout=10, limit=len(names)
+        )
+        found = {names[name]: stats for answer in answers for name, stats in answer.items()}
+        assert found.keys() == self.workers.keys()
+        return found
+
+    def wait_for_a_try(self, since: dict[str, dict[str, Any]] | None = None) -> None:
+        """Until every worker has begun to send once more than now, or than at `since`."""
+        before = since or self.stats()
+
+        def all_tried() -> bool:
+            now = self.stats()
+            return all(now[pool]["requests"] > before[pool]["requests"] for pool in before)
+
+        wait_for(all_tried, 30, "every worker to have tried")
+
+    def end(self) -> None:
+        """Stop all workers at once, each of which must end well."""
+        for worker in self.workers.values():
+            worker.send_signal(signal.SIGTERM)
+        for pool, worker in self.workers.items():
+            assert worker.wait() == 0, pool
+            wrong = [line for line in worker.lines if "Traceback" in line or "ERROR" in line]
+            assert not wrong, pool
+
+    def numbers(self, ingest: IngestServer) -> dict[str, list[int]]:
+        """The numbers of each worker's events, in the order in which they were accepted first."""
+        pools = {worker.pid: pool for pool, worker in self.workers.items()}
+        rings: dict[str, str] = {}
+        found: dict[str, list[int]] = {}
+        for event in ingest.events():
+            subject = event.get("job") or event["worker"]
+            ring, _, number = subject["extensions"]["eventId"].rpartition("-")
+            if "worker" in event and subject["state"] == "online":
+                rings[pools.get(subject["pid"], "another worker")] = ring
+            found.setdefault(ring, []).append(int(number))
+        return {pool: found[ring] for pool, ring in rings.items()}
+
+    def said(self) -> dict[str, list[str]]:
+        """The lines of log that Sluice wrote, by pool."""
+        return {
+            pool: [line for line in worker.lines if "[sluice]" in line]
+            for pool, worker in self.workers.items()
+        }
+
+    def assert_whole(self, ingest: IngestServer) -> None:
+        """Nothing that a worker of this fleet captured is missing, or came out of order."""
+        numbers = self.numbers(ingest)
+        assert numbers.keys() >= self.workers.keys()
+        for pool in self.workers:
+            assert numbers[pool] == list(range(len(numbers[pool]))), pool
+
+    def assert_quiet(self) -> None:
+        """A kind of line is said once a minute at most, and there are a few."""
+        for pool, lines in self.said().items():
+            assert len(lines) <= LINES_A_MINUTE, pool

@@ -1,0 +1,60 @@
+"""Every trouble of an API by name, as something to be entered and left."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from sluice.testing import Answer
+from tests.faults.address import Address
+
+Trouble = Callable[[], AbstractContextManager[None]]
+
+#: What ends by itself once the API is well again; "come back tomorrow" within the hour (see
+#: test_http.py).
+ANSWERS = {
+    "no answer": Answer(fault="hang"),
+    "one byte a second": Answer(drip=1.0),
+    "closed without an answer": Answer(fault="close"),
+    "reset": Answer(fault="reset"),
+    "closed in the middle": Answer(fault="truncate", status=500),
+    "500": Answer(status=500),
+    "503": Answer(status=503),
+    "429": Answer(status=429),
+    "429, a second": Answer(status=429, headers={"Retry-After": "1"}),
+    "429, negative": Answer(status=429, headers={"Retry-After": "-5"}),
+    "429, garbage": Answer(status=429, headers={"Retry-After": "soon"}),
+    "200 with garbage": Answer(body=b"<html>\xff\x00"),
+}
+#: What somebody has to mend, or an hour or five minutes have to pass for.
+REFUSALS = {
+    **{str(status): Answer(status=status) for status in (400, 401, 403, 404, 413)},
+    "redirect": Answer(status=307, headers={"Location": "http://127.0.0.1:9/"}),
+    "429, a day": Answer(status=429, headers={"Retry-After": "86400"}),
+}
+
+
+def of_the_network(address: Address) -> dict[str, Trouble]:
+    """Those in which nobody, or somebody else, is at the address of the API."""
+    return {
+        "refused": address.front.refused,
+        "black hole": address.front.black_hole,
+        "silent": address.front.silent,
+        "certificate expired": lambda: address.impostor("expired"),
+        "certificate of another host": lambda: address.impostor("of another host"),
+        "certificate of an unknown authority": lambda: address.impostor("of an unknown authority"),
+        "no TLS": lambda: address.impostor("no TLS"),
+    }
+
+
+def of_answers(address: Address, answers: dict[str, Answer]) -> dict[str, Trouble]:
+    """Those in which the API itself gives these answers."""
+
+    def giving(answer: Answer) -> Trouble:
+        @contextmanager
+        def give() -> Iterator[None]:
+            address.server.answer = answer
+            yield
+            address.server.answer = Answer()
+
+        return give
+
+    return {name: giving(answer) for name, answer in answers.items()}
