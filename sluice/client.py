@@ -15,11 +15,9 @@ its thread's number in the child; `multiprocessing`, billiard and gevent all for
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable
 from math import inf
@@ -34,6 +32,7 @@ from sluice.capture.request import TaskObserver
 from sluice.capture.worker import WorkerCapture
 from sluice.config import Settings
 from sluice.delivery import Delivery
+from sluice.ending import call_before_the_end
 from sluice.notices import Notices
 from sluice.orphans import Orphans
 from sluice.recorder import Recorder
@@ -181,14 +180,7 @@ class Client:
             self._transport.start(self._delivery.run)
         except RuntimeError:  # the interpreter is ending: no thread can be started
             self._importing = False
-        # The last registered runs first: before those of the libraries just imported.
-        atexit.unregister(self._at_exit)
-        atexit.register(self._at_exit)
-        processes = sys.modules.get("multiprocessing.process")
-        if processes is not None and processes.parent_process() is not None:
-            # A process of multiprocessing ends without `atexit`, by way of its own list.
-            util = importlib.import_module("multiprocessing.util")
-            util.Finalize(None, self._at_exit, exitpriority=0)
+        call_before_the_end(self._at_exit)  # before those of the libraries just imported
 
     def _sender_modules(self) -> native.Native:
         """The sender's modules; called on its thread, which imports them if nobody has."""
