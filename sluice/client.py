@@ -85,11 +85,11 @@ class Client:
     def connect(self) -> None:
         """Connect to Celery, and be ready for forks.  Nothing is captured if this raises.
 
-        In a patched process the sender's modules are copied here, before there is an event
-        loop to hold up; an unpatched one imports them when it first sends.
+        In a process that is patched, or may be after a fork, the sender's modules are copied
+        here, before there is an event loop to hold up; others import them when they first send.
         """
-        if self._concurrency.is_green:
-            self._native = native.load(self._concurrency)
+        if self._concurrency.is_green or detect.may_be_patched_later():
+            self._native = native.load_island()
         if self.settings.debug:
             evidence = self._concurrency.evidence
             self.notices.add("detected", f"[sluice] On: {evidence}.", level=logging.INFO)
@@ -160,9 +160,9 @@ class Client:
         ring, bell, relay = self.recorder.ring, self.recorder.bell, self._relay
         if self._delivery is not None or ring is None or bell is None or relay is None:
             return
-        now = detect.detect()
-        if now != self._concurrency:
-            self._concurrency, self._native = now, None
+        now = self._concurrency = detect.detect()
+        if now.is_green and self._native is not None and not self._native.is_island:
+            self._native = None  # the ordinary modules, which have been patched since
         if self._native is None and (now.is_green or self._chores):
             self._native = native.load(now)
         self._importing = self._native is None
