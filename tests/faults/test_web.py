@@ -134,8 +134,9 @@ def test_gevent_that_patches_after_init_and_a_fork(spool_dir, ingest):
     """As in a preloaded gunicorn: the hub waits for no copying, and the sender is native."""
     run_python(
         """
-        import os, sys, time
+        import gc, os, sys, time
         import gevent.monkey
+        from gevent.hub import Hub
         from tests.harness.apps.basic import ok
         import sluice
         from sluice import native
@@ -149,6 +150,7 @@ def test_gevent_that_patches_after_init_and_a_fork(spool_dir, ingest):
         until = time.monotonic() + 20
         while not sluice.stats().delivered:  # no greenlet gets a turn here
             assert time.monotonic() < until
+        assert sum(isinstance(one, Hub) for one in gc.get_objects()) == 1  # none of the sender's
         """,
         SLUICE_API_URL=ingest.url,
         SLUICE_SPOOL_DIR=str(spool_dir),
