@@ -11,11 +11,22 @@ import sluice
 POOLED = ("ThreadPoolExecutor", "AnyIO")
 
 
+def pooled() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith(POOLED)]
+
+
+def threads() -> int:
+    """How many native threads there are beside the pool, in which one may just be starting."""
+    while True:
+        pool = pooled()
+        others = set(os.listdir("/proc/self/task")) - {str(thread.native_id) for thread in pool}
+        if all(thread.native_id for thread in pool) and pool == pooled():
+            return len(others)
+
+
 def quiet() -> str:
-    """``PID THREADS TRANSPORT``: native threads but for the server's pool, and Sluice's answer."""
-    pooled = sum(thread.name.startswith(POOLED) for thread in threading.enumerate())
-    threads = len(os.listdir("/proc/self/task")) - pooled
-    return f"{os.getpid()} {threads} {sluice.stats().transport}"
+    """``PID THREADS TRANSPORT``: what there is without a task sent."""
+    return f"{os.getpid()} {threads()} {sluice.stats().transport}"
 
 
 def send(task: Task) -> str:
