@@ -18,10 +18,10 @@ def pooled() -> list[threading.Thread]:
 def threads() -> int:
     """How many native threads there are beside the pool, in which one may just be starting."""
     while True:
-        pool = pooled()
-        others = set(os.listdir("/proc/self/task")) - {str(thread.native_id) for thread in pool}
-        if all(thread.native_id for thread in pool) and pool == pooled():
-            return len(others)
+        pool, every = pooled(), set(os.listdir("/proc/self/task"))
+        numbers = {str(thread.native_id) for thread in pool}
+        if numbers <= every and pool == pooled():
+            return len(every - numbers)
 
 
 def quiet() -> str:
