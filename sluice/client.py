@@ -15,11 +15,9 @@ its thread's number in the child; `multiprocessing`, billiard and gevent all for
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import logging
 import os
-import sys
 import time
 from collections.abc import Callable
 from math import inf
@@ -34,6 +32,7 @@ from sluice.capture.request import TaskObserver
 from sluice.capture.worker import WorkerCapture
 from sluice.config import Settings
 from sluice.delivery import Delivery
+from sluice.ending import call_before_the_end
 from sluice.notices import Notices
 from sluice.orphans import Orphans
 from sluice.recorder import Recorder
@@ -86,11 +85,11 @@ class Client:
     def connect(self) -> None:
         """Connect to Celery, and be ready for forks.  Nothing is captured if this raises.
 
-        In a patched process the sender's modules are copied here, before there is an event
-        loop to hold up; an unpatched one imports them when it first sends.
+        In a process that is patched, or may be after a fork, the sender's modules are copied
+        here, before there is an event loop to hold up; others import them when they first send.
         """
-        if self._concurrency.is_green:
-            self._native = native.load(self._concurrency)
+        if self._concurrency.is_green or detect.may_be_patched_later():
+            self._native = native.load_island()
         if self.settings.debug:
             evidence = self._concurrency.evidence
             self.notices.add("detected", f"[sluice] On: {evidence}.", level=logging.INFO)
@@ -167,9 +166,9 @@ class Client:
         ring, bell, relay = self.recorder.ring, self.recorder.bell, self._relay
         if self._delivery is not None or ring is None or bell is None or relay is None:
             return
-        now = detect.detect()
-        if now != self._concurrency:
-            self._concurrency, self._native = now, None
+        now = self._concurrency = detect.detect()
+        if now.is_green and self._native is not None and not self._native.is_island:
+            self._native = None  # the ordinary modules, which have been patched since
         if self._native is None and (now.is_green or self._chores):
             self._native = native.load(now)
         self._importing = self._native is None
@@ -187,14 +186,7 @@ class Client:
             self._transport.start(self._delivery.run)
         except RuntimeError:  # the interpreter is ending: no thread can be started
             self._importing = False
-        # The last registered runs first: before those of the libraries just imported.
-        atexit.unregister(self._at_exit)
-        atexit.register(self._at_exit)
-        processes = sys.modules.get("multiprocessing.process")
-        if processes is not None and processes.parent_process() is not None:
-            # A process of multiprocessing ends without `atexit`, by way of its own list.
-            util = importlib.import_module("multiprocessing.util")
-            util.Finalize(None, self._at_exit, exitpriority=0)
+        call_before_the_end(self._at_exit)  # before those of the libraries just imported
 
     def _sender_modules(self) -> native.Native:
         """The sender's modules; called on its thread, which imports them if nobody has."""

@@ -55,6 +55,11 @@ def detect(modules: Mapping[str, ModuleType | None] = sys.modules) -> Concurrenc
     return Concurrency("none", frozenset())
 
 
+def may_be_patched_later(modules: Mapping[str, ModuleType | None] = sys.modules) -> bool:
+    """Whether gevent's patches are imported and not applied: gunicorn applies them after a fork."""
+    return modules.get("gevent.monkey") is not None and not detect(modules).is_green
+
+
 def _gevent_patched(modules: Mapping[str, ModuleType | None]) -> frozenset[str]:
     is_patched = _question(modules, "gevent.monkey", "is_module_patched")
     return frozenset(name for name in _OF_INTEREST if is_patched(_GEVENT_NAMES.get(name, name)))

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from sluice.detect import Concurrency, detect
+from sluice.detect import Concurrency, detect, may_be_patched_later
 from tests.doubles import run_python
 
 ALL = frozenset({"socket", "thread", "select", "ssl", "queue", "time"})
@@ -89,6 +89,22 @@ def test_the_evidence_is_one_sorted_line():
 def test_two_looks_at_the_same_process_are_equal():
     assert detect(gevent_that_patched("socket")) == detect(gevent_that_patched("socket"))
     assert detect(gevent_that_patched("socket")) != detect(gevent_that_patched("ssl"))
+
+
+@pytest.mark.parametrize(
+    ("modules", "answer"),
+    [
+        ({}, False),
+        ({"gevent": module("gevent")}, False),
+        ({"gevent.monkey": None}, False),
+        (gevent_that_patched(), True),
+        (gevent_that_patched("socket"), False),
+        (gevent_that_patched() | eventlet_that_patched("socket"), False),
+        (eventlet_that_patched(), False),
+    ],
+)
+def test_a_process_may_be_patched_later_by_an_imported_gevent(modules, answer):
+    assert may_be_patched_later(modules) is answer
 
 
 # --- the real ones --------------------------------------------------------------------------------
