@@ -130,24 +130,28 @@ def test_a_web_server_that_forks(produce, spool_dir, ingest):
 
 
 def test_beat(redis_broker, start_process, spool_dir, tmp_path, ingest):
-    schedule = {"entry": {"task": "basic.ok", "schedule": 0.3}}
+    """It is told to end while it sleeps: in the middle of a publication it breaks by itself."""
+    schedule = {"entry": {"task": "basic.ok", "schedule": 1.0}}
     argv = [sys.executable, "-m", "celery", "-A", "tests.harness.apps.basic", "beat"]
     env = environment(
         redis_broker.url,
         ingest_url=ingest.url,
         spool_dir=spool_dir,
         conf={"beat_schedule": schedule},
+        extra=FAST,
     )
     argv += ["-s", str(tmp_path / "schedule"), "--pidfile", "", "-l", "INFO"]
     beat = start_process(argv, env=env, name="beat")
-    beat.wait_line("Sending due task", 30, count=4)
+    wait_for(
+        lambda: len(told(ingest)) >= 2, 30, "two tasks to be told of, right after they were sent"
+    )
     end = beat.stop()
     assert end.code == 0
     assert end.seconds < TIMEOUT + 1
     with redis_broker.server.client(redis_broker.space) as valkey:
         queued = [json.loads(m)["headers"]["id"] for m in valkey.lrange("celery", 0, -1)]
     assert told(ingest) == dict.fromkeys(queued, 1)
-    assert len(queued) >= 3
+    assert len(queued) >= 2
     assert list(spool_dir.glob("*.ring")) == []
 
 
