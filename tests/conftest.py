@@ -13,6 +13,7 @@ from celery import Celery
 
 from tests.harness import POOLS, Broker, Process, RabbitMQ, Valkey, Worker, client_app
 from tests.harness.brokers import rabbitmq_space, valkey_space
+from tests.pools.table import columns, table
 
 NO_RABBITMQ = "RabbitMQ is not installed (Debian: apt-get install rabbitmq-server)"
 
@@ -155,9 +156,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say it loudly when a whole broker was left out."""
-    skipped = terminalreporter.stats.get("skipped", [])
+    """Say it loudly when a whole broker was left out, and show what was delivered."""
+    stats = terminalreporter.stats
+    skipped = stats.get("skipped", [])
     count = sum(NO_RABBITMQ in str(report.longrepr) for report in skipped)
     if count:
         terminalreporter.section("RABBITMQ WAS NOT TESTED", sep="!", red=True, bold=True)
         terminalreporter.line(f"{count} tests were skipped: {NO_RABBITMQ}")
+    reports = [report for kind in ("passed", "failed") for report in stats.get(kind, [])]
+    if delivered := columns(reports):
+        terminalreporter.section("delivered / expected, by pool and broker")
+        for line in table(delivered):
+            terminalreporter.line(line)

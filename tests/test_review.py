@@ -79,7 +79,17 @@ def test_the_id_stays_whatever_is_done_to_it():
 
 
 @pytest.mark.parametrize(
-    "answer", [0, "", [], {}, {"job": 1}, {"type": "job_state_change"}, object()], ids=repr
+    "answer",
+    [
+        0,
+        "",
+        [],
+        {},
+        {"job": 1},
+        {"type": "job_state_change"},
+        pytest.param(object(), id="an object"),
+    ],
+    ids=repr,
 )
 def test_an_answer_that_is_no_event_is_not_sent(answer):
     sent, review = reviewed(lambda _: answer)

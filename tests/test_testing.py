@@ -329,6 +329,7 @@ def test_repr_tells_its_state(server: IngestServer) -> None:
     assert "closed" in repr(server)
 
 
+@pytest.mark.alone
 def test_is_no_bottleneck_at_30_000_events_a_second() -> None:
     body = json.dumps({"events": [job_event(error="x" * 200)] * 500}).encode()
     with IngestServer() as server, connect(server) as client:

@@ -14,6 +14,7 @@ from tests.harness import Broker, Worker, wait_for
 from tests.harness.processes import ROOT
 from tests.harness.workers import environment
 
+pytestmark = pytest.mark.alone
 SERVER = """
 import sys
 from sluice.testing import IngestServer

@@ -156,7 +156,14 @@ def leave_traces(pool: str, broker, folder: Path, kinds: list[Kind]) -> Traces:
     return traces
 
 
-@pytest.fixture(scope="module", params=["prefork", "gevent"])
+@pytest.fixture(
+    scope="module",
+    # Those of one worker in one process, or each process would make its own.
+    params=[
+        pytest.param(pool, marks=pytest.mark.xdist_group(f"traces-{pool}"))
+        for pool in ("prefork", "gevent")
+    ],
+)
 def traces(request, valkey, tmp_path_factory):
     kinds = [kind for kind in KINDS if request.param in kind.pools]
     with valkey_space(valkey) as broker:
@@ -230,6 +237,7 @@ def hard_traces(valkey, tmp_path_factory):
         yield leave_traces("gevent", broker, tmp_path_factory.mktemp("traces"), kinds)
 
 
+@pytest.mark.xdist_group("hard cases")
 @pytest.mark.parametrize("name", HARD)
 def test_hard_cases(name, hard_traces):
     line = hard_traces.lines[hard_traces.ids[name]]

@@ -11,7 +11,7 @@ from tests.harness import API_KEY, Worker, wait_for
 from tests.pools.timeline import Timeline, timelines, what
 from tests.pools.waiting import FAST, PLAIN, wait_lives, workers
 
-pytestmark = [pytest.mark.pool, pytest.mark.redis]
+pytestmark = [pytest.mark.pool, pytest.mark.redis, pytest.mark.alone]
 
 SHUTDOWN_TIMEOUT = 2.0
 #: A machine of two cores that is busy elsewhere: what may come on top, in seconds.

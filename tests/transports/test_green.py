@@ -25,7 +25,7 @@ from sluice.spool import Spool
 from sluice.testing import Answer, IngestServer
 from tests.harness.workers import CONNECTION_ID, environment
 
-pytestmark = pytest.mark.pool
+pytestmark = [pytest.mark.pool, pytest.mark.alone]
 
 #: The longest time the loop may be held up.  A loaded machine of two cores does not run a
 #: thread for tens of milliseconds; a loop that waits for the API stands for seconds.
