@@ -12,7 +12,7 @@ from pathlib import Path
 import trustme
 
 from sluice.testing import IngestServer
-from tests.harness.brokers import HOST, free_port
+from tests.harness.ports import HOST, free_port
 
 
 class Front:

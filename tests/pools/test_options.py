@@ -8,7 +8,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.harness import CeleryEvents, client_app, environment, wait_for
-from tests.harness.brokers import free_port
+from tests.harness.ports import free_port
 from tests.pools.run import APP, sender
 from tests.pools.timeline import timelines, what
 from tests.pools.waiting import (
