@@ -17,6 +17,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import signals
 from celery._state import get_current_app
 
+from sluice.capture.limits import LimitGuard
 from sluice.events import (
     EXTENSION_LIMIT,
     NAME_LIMIT,
@@ -42,6 +43,7 @@ class ProducerCapture:
         self._recorder = recorder
         self._clock = clock
         self._begun: dict[str, float] = {}
+        self._limits = LimitGuard(ProducerCapture.before_publish, ProducerCapture.after_publish)
 
     def connect(self) -> None:
         """Listen from now on; a second time changes nothing."""
@@ -60,11 +62,12 @@ class ProducerCapture:
     def before_publish(self, headers: Any = None, body: Any = None, **_: object) -> None:
         """Take the time."""
         try:
+            self._limits.stand()
             if len(self._begun) >= _MOST_BEGUN:
                 self._begun.clear()
             self._begun[_message(headers, body)["id"]] = self._clock()
         except SoftTimeLimitExceeded:
-            raise  # it is the task's, not ours
+            raise  # it is the task's, and nothing kept it out
         except Exception as error:  # noqa: BLE001  rule 1
             self._recorder.notices.fault("capture of task-sent", error)
 
