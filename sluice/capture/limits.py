@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import signal
 import sys
+
+# That of `signal` looks for an enum first, and takes 7 us in place of 0.05.
+from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, NoReturn
 
-# That of `signal` looks for an enum first, and takes 7 us in place of 0.05.
-from _signal import getsignal  # type: ignore[import-not-found]
 from billiard import pool
 from celery import signals
 from celery.utils.dispatch import Signal

@@ -8,6 +8,7 @@ The time is taken in `before_task_publish`: a quick worker has received the task
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -36,6 +37,17 @@ from sluice.recorder import Recorder
 _MOST_BEGUN: Final = 1000
 
 
+def free_the_signals() -> None:
+    """See that a publication never waits for another one's look at its receivers.
+
+    Celery holds a lock while it looks, once there is a receiver: for ever, if a signal handler or
+    a finaliser publishes meanwhile in the same thread, or if the process forks meanwhile in
+    another one and the child publishes.
+    """
+    for signal in (signals.before_task_publish, signals.after_task_publish):
+        signal.lock = threading.RLock()
+
+
 class ProducerCapture:
     """Connects to Celery's publishing signals."""
 
@@ -47,6 +59,7 @@ class ProducerCapture:
 
     def connect(self) -> None:
         """Listen from now on; a second time changes nothing."""
+        free_the_signals()
         signals.before_task_publish.connect(
             self.before_publish, weak=False, dispatch_uid="sluice.before_task_publish"
         )
