@@ -62,10 +62,10 @@ def load(broker):
     def send():
         with client_app(broker.url) as app:
             for number in itertools.count():
-                name, args = ("basic.slow", (0.5,)) if number % 8 == 0 else ("basic.no_result", ())
+                name, args = ("basic.slow", (0.5,)) if number % 16 == 0 else ("basic.no_result", ())
                 with contextlib.suppress(Exception):  # the broker is away
                     app.send_task(name, args, retry=False, ignore_result=True)
-                if over.wait(0.01):
+                if over.wait(0.04):  # less than a pool of one child can do
                     return
 
     thread = threading.Thread(target=send, name="load")
