@@ -27,7 +27,7 @@ from typing import Final, cast
 
 from sluice import detect, native
 from sluice.bell import Bell
-from sluice.capture.producer import ProducerCapture
+from sluice.capture.producer import ProducerCapture, free_the_signals
 from sluice.capture.request import TaskObserver
 from sluice.capture.worker import WorkerCapture
 from sluice.config import Settings
@@ -229,6 +229,7 @@ class Client:
         self._for_child.pop(get_ident(), None)
 
     def _after_fork_in_child(self) -> None:
+        free_the_signals()
         ring, bell = self._for_child.get(get_ident()), self.recorder.bell
         if self._delivery is not None:
             self._delivery.close_inherited()

@@ -8,6 +8,7 @@ The time is taken in `before_task_publish`: a quick worker has received the task
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -17,6 +18,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from celery import signals
 from celery._state import get_current_app
 
+from sluice.capture.limits import LimitGuard
 from sluice.events import (
     EXTENSION_LIMIT,
     NAME_LIMIT,
@@ -35,6 +37,17 @@ from sluice.recorder import Recorder
 _MOST_BEGUN: Final = 1000
 
 
+def free_the_signals() -> None:
+    """See that a publication never waits for another one's look at its receivers.
+
+    Celery holds a lock while it looks, once there is a receiver: for ever, if a signal handler or
+    a finaliser publishes meanwhile in the same thread, or if the process forks meanwhile in
+    another one and the child publishes.
+    """
+    for signal in (signals.before_task_publish, signals.after_task_publish):
+        signal.lock = threading.RLock()
+
+
 class ProducerCapture:
     """Connects to Celery's publishing signals."""
 
@@ -42,9 +55,11 @@ class ProducerCapture:
         self._recorder = recorder
         self._clock = clock
         self._begun: dict[str, float] = {}
+        self._limits = LimitGuard(ProducerCapture.before_publish, ProducerCapture.after_publish)
 
     def connect(self) -> None:
         """Listen from now on; a second time changes nothing."""
+        free_the_signals()
         signals.before_task_publish.connect(
             self.before_publish, weak=False, dispatch_uid="sluice.before_task_publish"
         )
@@ -60,11 +75,12 @@ class ProducerCapture:
     def before_publish(self, headers: Any = None, body: Any = None, **_: object) -> None:
         """Take the time."""
         try:
+            self._limits.stand()
             if len(self._begun) >= _MOST_BEGUN:
                 self._begun.clear()
             self._begun[_message(headers, body)["id"]] = self._clock()
         except SoftTimeLimitExceeded:
-            raise  # it is the task's, not ours
+            raise  # it is the task's, and nothing kept it out
         except Exception as error:  # noqa: BLE001  rule 1
             self._recorder.notices.fault("capture of task-sent", error)
 

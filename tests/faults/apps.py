@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+from celery.exceptions import SoftTimeLimitExceeded
+
 import sluice
 from sluice.events import Job
 from tests.harness.apps.basic import app, ok
@@ -49,3 +51,23 @@ def capture(number: int) -> int:
             ),
         )
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@app.task(name="faults.send_until_stopped", ignore_result=True)
+def send_until_stopped(seconds: float) -> str:
+    """Send tasks for so long, unless a soft time limit comes, and say which it was.
+
+    By a connection of its own: one that a limit has broken is not for the next task.
+    """
+    until = time.monotonic() + seconds
+    with app.connection_for_write() as connection:
+        producer = app.amqp.Producer(connection)
+        try:
+            while time.monotonic() < until:
+                ok.apply_async(queue="elsewhere", producer=producer)
+        except Exception as error:  # kombu puts it into an error of its own
+            whole = (error, error.__cause__, error.__context__)
+            if not any(isinstance(one, SoftTimeLimitExceeded) for one in whole):
+                raise
+            return "stopped"
+    return "not stopped"

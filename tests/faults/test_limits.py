@@ -1,0 +1,44 @@
+"""A soft time limit in real prefork children whose tasks send others all the time.
+
+Moment by moment it is looked at in tests/test_limits.py.
+"""
+
+import random
+
+import pytest
+
+from tests.faults.ledger import event_ids
+from tests.pools.timeline import timelines
+from tests.pools.waiting import FAST, PLAIN, wait_lives
+
+pytestmark = [pytest.mark.pool, pytest.mark.redis]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [12, pytest.param(200, marks=[pytest.mark.long, pytest.mark.timeout(900)])],
+)
+def test_the_limit_stops_every_task(number, start_worker, redis_broker, client, ingest):
+    worker = start_worker(
+        redis_broker, app="tests.faults.apps", ingest_url=ingest.url, extra=FAST, result_url=None
+    )
+    app = client(redis_broker)
+    lives = {
+        app.send_task(
+            "faults.send_until_stopped", (3.0,), soft_time_limit=random.uniform(0.3, 0.5)
+        ).id: PLAIN
+        for _ in range(number)
+    }
+    wait_lives(ingest, lives, timeout=60 + number * 2)
+    assert worker.stop(timeout=30).code == 0
+    assert worker.matching("Signal handler") == []
+    # The finaliser of a result is Celery's own place in which a limit is lost, Sluice or not.
+    in_finalisers = len(worker.matching("Exception ignored in: <function AsyncResult.__del__"))
+    assert len(worker.matching("'not stopped'")) <= in_finalisers
+    assert len(worker.matching("'stopped'")) >= number - in_finalisers
+    assert set(event_ids(ingest).values()) == {1}
+    with redis_broker.server.client(redis_broker.space) as valkey:
+        published = valkey.llen("elsewhere")
+    sent = [line for line in timelines(ingest.events()).values() if line.sent and not line.told]
+    # One for each task at most: the limit came between the publication and Celery's telling.
+    assert published - number <= len(sent) <= published
