@@ -96,6 +96,7 @@ def main(kind, total):
     if kind == "worker":
         sluice._client.begin_worker(forks=True)
         sluice._client.start_sender()
+    parent = os.getpid()
     threads = [threading.Thread(target=target) for target in (capture, log, log)]
     for thread in threads:
         thread.start()
@@ -104,9 +105,10 @@ def main(kind, total):
         wrong = fork_many(total)
         seconds = time.monotonic() - begin
     finally:
-        over.set()
-        for thread in threads:
-            thread.join()
+        if os.getpid() == parent:  # in a child, nobody may ever let go of the lock of `over`
+            over.set()
+            for thread in threads:
+                thread.join()
     flushed = sluice.flush(20)
     stats = sluice.stats()
     report = {"wrong": wrong, "flushed": flushed, "dropped": stats.dropped, "seconds": seconds}

@@ -43,7 +43,7 @@ def https(tmp_path):
 @pytest.mark.parametrize("kind", ["script", "worker"])
 @pytest.mark.parametrize(
     "total",
-    [300, pytest.param(FORKS, marks=[pytest.mark.long, pytest.mark.timeout(1800)], id="many")],
+    [120, pytest.param(FORKS, marks=[pytest.mark.long, pytest.mark.timeout(1800)], id="many")],
 )
 def test_forks_under_load(kind, total, https, spool_dir, tmp_path, start_process):
     extra = {
