@@ -20,12 +20,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import random
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -35,9 +33,9 @@ import psutil
 
 from tests.harness import POOLS, Worker, wait_for
 from tests.harness.brokers import Broker, Valkey, valkey_space
+from tests.harness.folders import ring_folder
 
 VARIANTS = ("without", "without again", "three appends", "sluice", "-E")
-TMPFS = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 BASIC = "tests.harness.apps.basic"
 _BODY = "W1tdLCB7fSwgbnVsbF0="  # [[], {}, null]
 _SERVER = """
@@ -126,12 +124,12 @@ def _message() -> str:
 def contender(server: Valkey, pool: str, variant: str, ingest_url: str) -> Iterator[Contender]:
     """A started worker of one variant."""
     # A folder of its own: nobody delivers what another variant left.
-    with valkey_space(server) as broker, tempfile.TemporaryDirectory(dir=TMPFS) as folder:
+    with valkey_space(server) as broker, ring_folder() as folder:
         worker = Worker(
             broker.url,
             pool=pool,
             ingest_url=ingest_url,
-            spool_dir=Path(folder),
+            spool_dir=folder,
             app="benchmarks.three_appends" if variant == "three appends" else BASIC,
             init=variant in ("sluice", "three appends"),
             loglevel="WARNING",

@@ -12,14 +12,9 @@ broker's socket, so the pipe is recognised by its inode before a byte goes in.
 from __future__ import annotations
 
 import os
+import posix  # eventlet replaces open, read and write in `os`: these never touch a hub
 from collections.abc import Callable
 from typing import Any, Final
-
-try:
-    # eventlet replaces read and write in `os`, not here: these never touch a hub.
-    import posix as _system
-except ImportError:
-    import os as _system  # type: ignore[no-redef]
 
 _IDLE_READ: Final = 4096
 
@@ -35,7 +30,7 @@ class Bell:
 
     def _identify(self) -> tuple[int, int] | None:
         try:
-            facts = _system.fstat(self._write_end)
+            facts = posix.fstat(self._write_end)
         except OSError:
             return None
         return facts.st_dev, facts.st_ino
@@ -44,7 +39,7 @@ class Bell:
         """Wake the sender, now or at its next wait."""
         if self._identify() == self._identity:
             try:
-                _system.write(self._write_end, b"\0")
+                posix.write(self._write_end, b"\0")
             except OSError:
                 pass  # full: it is awake already; broken: it is gone
 
@@ -59,7 +54,7 @@ class Bell:
         def wait(seconds: float) -> None:
             if poll.poll(max(0.0, seconds) * 1000):
                 try:
-                    _system.read(self._read_end, _IDLE_READ)
+                    posix.read(self._read_end, _IDLE_READ)
                 except OSError:
                     pass
 

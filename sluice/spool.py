@@ -27,6 +27,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import posix  # eventlet replaces open, read and write in `os`: these never touch a hub
 import re
 import secrets
 import stat
@@ -37,12 +38,6 @@ from typing import Final
 
 from sluice.lifesign import LifeSign, decode_sign
 from sluice.ring import SMALLEST_RING, NotARing, Ring
-
-try:
-    # eventlet replaces open and write in `os`, not here: these never touch a hub.
-    import posix as _system
-except ImportError:
-    import os as _system  # type: ignore[no-redef]
 
 #: At most this many bytes of ring files in a folder, and at most half of its file system.
 FOLDER_LIMIT: Final = 256 * 1024 * 1024
@@ -135,11 +130,11 @@ class Spool:
         new = path.with_suffix(".new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            descriptor = _system.open(new, flags, 0o600)
+            descriptor = posix.open(new, flags, 0o600)
             try:
-                complete = _system.write(descriptor, sign) == len(sign)
+                complete = posix.write(descriptor, sign) == len(sign)
             finally:
-                _system.close(descriptor)
+                posix.close(descriptor)
             if complete:
                 new.replace(_sign_beside(path))
             else:
@@ -154,15 +149,15 @@ class Spool:
             return None
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            descriptor = _system.open(_sign_beside(path), flags)
+            descriptor = posix.open(_sign_beside(path), flags)
         except OSError:
             return None
         try:
-            return decode_sign(_system.read(descriptor, _SIGN_LIMIT))
+            return decode_sign(posix.read(descriptor, _SIGN_LIMIT))
         except OSError:
             return None
         finally:
-            _system.close(descriptor)
+            posix.close(descriptor)
 
     def remove_sign(self, ring: Ring) -> None:
         """The worker has ended, or its death is reported."""
@@ -191,7 +186,7 @@ class Spool:
 
     def _take(self, path: Path) -> Ring:
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = _system.open(path, flags)
+        descriptor = posix.open(path, flags)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             facts = os.fstat(descriptor)
@@ -204,7 +199,7 @@ class Spool:
             os.posix_fallocate(descriptor, 0, facts.st_size)  # a hole would be a SIGBUS
             ring = Ring(mmap.mmap(descriptor, facts.st_size))
         finally:
-            _system.close(descriptor)
+            posix.close(descriptor)
         if f"-{ring.ring_id:016x}." not in path.name:
             raise NotARing("its name is another ring's")
         self._paths[ring.ring_id] = path

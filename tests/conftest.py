@@ -2,8 +2,6 @@
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from celery import Celery
 
 from tests.harness import POOLS, Broker, Process, RabbitMQ, Valkey, Worker, client_app
 from tests.harness.brokers import rabbitmq_space, valkey_space
+from tests.harness.folders import ring_folder
 from tests.pools.table import columns, table
 
 NO_RABBITMQ = "RabbitMQ is not installed (Debian: apt-get install rabbitmq-server)"
@@ -84,10 +83,8 @@ def pool(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def spool_dir() -> Iterator[Path]:
     """A folder for rings, on tmpfs where there is one, as in production; removed with all in it."""
-    tmpfs = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    path = Path(tempfile.mkdtemp(prefix="sluice-test-", dir=tmpfs))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    with ring_folder() as folder:
+        yield folder
 
 
 @pytest.fixture

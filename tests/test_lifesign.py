@@ -158,7 +158,7 @@ def test_it_is_private(place):
 @pytest.mark.parametrize("room", [0, 10], ids=["no room", "room for a part"])
 def test_the_last_sign_stays_where_there_is_no_room_for_a_new_one(place, monkeypatch, room):
     place.keep("first")
-    system = sluice.spool._system
+    system = sluice.spool.posix
 
     def write(descriptor, data):
         if not room:
@@ -166,7 +166,7 @@ def test_the_last_sign_stays_where_there_is_no_room_for_a_new_one(place, monkeyp
         return system.write(descriptor, data[:room])
 
     full = SimpleNamespace(open=system.open, close=system.close, read=system.read, write=write)
-    monkeypatch.setattr(sluice.spool, "_system", full)
+    monkeypatch.setattr(sluice.spool, "posix", full)
     place.keep("second")
     assert place.worker == "first"
     if room:

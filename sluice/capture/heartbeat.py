@@ -82,7 +82,7 @@ class Heartbeat:
 
     def _snapshot(self, state: WorkerState, celery_event: str) -> Worker:
         worker = self._worker
-        node = str(worker.hostname)
+        node, host = self._names()
         metadata: dict[str, Scalar | list[float]] = {
             "pool": self._pool,
             "software": "celery",
@@ -92,8 +92,8 @@ class Heartbeat:
             "loadAverage": [round(load, 2) for load in os.getloadavg()],
         }
         return Worker(
-            external_id=cut(node, ID_LIMIT),
-            hostname=node.partition("@")[2] or node,
+            external_id=node,
+            hostname=host,
             pid=self._pid,
             state=state,
             concurrency=self._concurrency(),
@@ -113,7 +113,7 @@ class Heartbeat:
             return
         try:
             mark = ring.mark  # before the tasks: what happens from here on is in the ring
-            node = cut(str(self._worker.hostname), ID_LIMIT)
+            node, host = self._names()
             # The set behind Celery's WeakSet: copying that one would call Python code, in
             # which the worker's own thread can change it.
             requests = [reference() for reference in worker_state.active_requests.data.copy()]
@@ -127,11 +127,15 @@ class Heartbeat:
                 for request in requests[:MOST_TASKS]
                 if request is not None
             ]
-            host = node.partition("@")[2] or node
             sign = LifeSign(node, host, self._pid, self._clock(), mark, active)
             self._keep_sign(encode_sign(sign))
         except Exception as error:  # noqa: BLE001  rule 1
             self._recorder.notices.fault("the sign of life", error)
+
+    def _names(self) -> tuple[str, str]:
+        """What Celery calls this worker, and the host in it."""
+        node = cut(str(self._worker.hostname), ID_LIMIT)
+        return node, node.partition("@")[2] or node
 
     def _concurrency(self) -> int | None:
         """The pool's size now (autoscale changes it), or the one it was started with."""

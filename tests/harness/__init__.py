@@ -5,6 +5,7 @@
     clients.py    client_app: a Celery app of the test's own, to send with
     taps.py       CeleryEvents: what reached the broker as Celery's own events
     ports.py      free_port: a port that no other run of the tests has
+    folders.py    ring_folder: a folder on tmpfs, as in production
     processes.py  Process: a child process whose output is drained and kept
     waiting.py    wait_for: poll a condition, fail with what was last seen
     apps/         sample Celery apps that the workers run

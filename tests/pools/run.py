@@ -2,10 +2,7 @@
 
 import contextlib
 import json
-import os
-import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +16,7 @@ from celery import Celery
 
 from sluice.testing import IngestServer
 from tests.harness import Broker, Exit, Process, Worker, client_app, environment, wait_for
+from tests.harness.folders import ring_folder
 from tests.pools.plan import GATE, Kind, kinds_for, messages, new_id
 from tests.pools.timeline import Event, Timeline, timelines, what
 
@@ -182,16 +180,14 @@ def send_invalid(client: Celery) -> dict[str, str]:
 def carry_out(pool: str, broker: Broker) -> Run:
     """Start a worker, send it everything, wait until it is told, and stop the worker."""
     kinds = kinds_for(pool, broker.kind)
-    tmpfs = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    folder = Path(tempfile.mkdtemp(prefix="sluice-test-", dir=tmpfs))
     ids = {"revoked before start": new_id(), "revoked with ETA": new_id(), "terminated": new_id()}
     began = time.time()
     with (
         contextlib.ExitStack() as stack,
+        ring_folder() as folder,
         IngestServer() as ingest,
         client_app(broker.url, broker.result_url) as client,
     ):
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         env = {
             "result_url": broker.result_url,
             "ingest_url": ingest.url,
