@@ -10,8 +10,6 @@ from typing import Literal
 
 import pytest
 
-_RESOLV_CONF = "nameserver {address}\noptions timeout:1 attempts:1\n"
-
 
 class NameServer:
     """Answers every question with 127.0.0.1, or fails, or says nothing."""
@@ -25,9 +23,14 @@ class NameServer:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind((self._address, 53))
         self._resolv_conf = folder / "resolv.conf"
-        self._resolv_conf.write_text(_RESOLV_CONF.format(address=self._address))
+        self.patience("timeout:1 attempts:1")
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
+
+    def patience(self, options: str) -> None:
+        """How long who asks waits for an answer, as resolv.conf(5) has it; "" is its default."""
+        lines = [f"nameserver {self._address}", *([f"options {options}"] if options else [])]
+        self._resolv_conf.write_text("\n".join(lines) + "\n")
 
     @property
     def wrap(self) -> tuple[str, ...]:

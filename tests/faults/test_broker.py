@@ -170,7 +170,10 @@ def test_a_restart_under_load_and_heartbeats_without_a_broker(pool, worker, own_
     ],
 )
 def test_connections_that_break_under_load(pool, kind, worker, request, ingest):
-    """Not gevent on RabbitMQ: Celery 5.7 does not always come back there, without Sluice either."""
+    """Not gevent on RabbitMQ, where Celery 5.7 does not always come back.
+
+    Of 24 workers each, started in turn, 3 without Sluice and 1 with it took no more tasks.
+    """
     broker = request.getfixturevalue(f"{kind}_broker")
     running = worker(broker, pool)
     with load(broker):

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Literal
 
 from sluice.testing import Answer
-from tests.faults.address import Address
+from tests.faults.address import Address, Front
+from tests.faults.name_server import NameServer
 
 Trouble = Callable[[], AbstractContextManager[None]]
 
@@ -58,3 +60,44 @@ def of_answers(address: Address, answers: dict[str, Answer]) -> dict[str, Troubl
         return give
 
     return {name: giving(answer) for name, answer in answers.items()}
+
+
+def of_a_proxy(proxy: Front) -> dict[str, Trouble]:
+    """Those of a proxy that lets nothing through."""
+
+    def answering(line: bytes) -> Trouble:
+        @contextmanager
+        def answer() -> Iterator[None]:
+            before = proxy.answer
+            with proxy.refused():  # a tunnel that is open is not asked for
+                proxy.answer = line
+            yield
+            with proxy.refused():
+                proxy.answer = before
+
+        return answer
+
+    return {
+        "proxy refused": proxy.refused,
+        "proxy black hole": proxy.black_hole,
+        "proxy silent": proxy.silent,
+        "proxy answers 407": answering(b"407 Proxy Authentication Required"),
+        "proxy answers 502": answering(b"502 Bad Gateway"),
+    }
+
+
+def of_dns(server: NameServer, address: Address) -> dict[str, Trouble]:
+    """Those in which nobody says where the API is."""
+
+    def doing(mode: Literal["fails", "hangs"]) -> Trouble:
+        @contextmanager
+        def do() -> Iterator[None]:
+            server.mode = mode
+            with address.front.refused():  # a connection that lives needs no name
+                pass
+            yield
+            server.mode = "answers"
+
+        return do
+
+    return {"DNS fails": doing("fails"), "DNS hangs": doing("hangs")}
