@@ -3,8 +3,8 @@
 What this relies on (tests: ``tests/test_ending.py``)
 -----------------------------------------------------
 * `atexit` calls what was registered last first.
-* A process that `multiprocessing` forks ends without `atexit`, by way of a list of its own;
-  one that it spawns, with both.
+* A process that `multiprocessing` forks ends without `atexit` before Python 3.13, by way of a
+  list of its own; the others end with both.
 * uvicorn (since 0.29) stops in order at a SIGTERM and then gives the signal back its default
   action and sends it to itself: the kernel ends the process there, and neither of the two is
   called.  It does so by `signal.raise_signal`, which is therefore another one from the first
