@@ -61,6 +61,17 @@ class Fleet:
         assert found.keys() == self.workers.keys()
         return found
 
+    def wait_until_idle(self) -> dict[str, dict[str, Any]]:
+        """Until nothing waits to be sent, nor is being sent, by any worker; its counts then."""
+        found: dict[str, dict[str, Any]] = {}
+
+        def idle() -> bool:
+            found.update(self.stats())
+            return not any(stats["pending"] for stats in found.values())
+
+        wait_for(idle, 30, "every worker to be idle")
+        return found
+
     def wait_for_a_try(self, since: dict[str, dict[str, Any]] | None = None) -> None:
         """Until every worker has begun to send once more than now, or than at `since`."""
         before = since or self.stats()
