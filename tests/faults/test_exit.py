@@ -23,8 +23,8 @@ from tests.harness import POOLS, wait_for
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis, pytest.mark.long, pytest.mark.timeout(1800)]
 SHUTDOWN_TIMEOUT = 2.0
-#: For two cores on which five workers end at once, in seconds. Those of green pools end a whole
-#: number of seconds after they began to (see the three without Sluice), give or take some hundredths.
+#: For two cores on which five workers end at once, in seconds. Celery's green pools look once a
+#: second whether it is time, so that theirs is a whole second, give or take some hundredths.
 SLACK = 1.1
 
 
