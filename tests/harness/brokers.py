@@ -247,7 +247,10 @@ class RabbitMQ:
         shutil.rmtree(self._dir, ignore_errors=True)
 
     def api(self, method: str, path: str, body: object = None) -> Any:
-        """Call the management API; `path` begins with /api. A status over 299 is an OSError."""
+        """Call the management API; `path` begins with /api. A status over 299 is an OSError.
+
+        404 is a FileNotFoundError.
+        """
         headers = {
             "Authorization": "Basic " + b64encode(b"guest:guest").decode(),
             "Content-Type": "application/json",
@@ -261,7 +264,7 @@ class RabbitMQ:
             text = answer.read()
         if answer.status > 299:
             msg = f"{method} {path}: {answer.status} {text[:500]!r}"
-            raise OSError(msg)
+            raise FileNotFoundError(msg) if answer.status == 404 else OSError(msg)
         return json.loads(text) if text else None
 
     def add_vhost(self, name: str) -> str:
@@ -286,7 +289,8 @@ class RabbitMQ:
         for connection in self.api("GET", "/api/connections"):
             if connection["vhost"] == vhost:
                 name = quote(connection["name"], safe="")
-                self.api("DELETE", f"/api/connections/{name}")
+                with contextlib.suppress(FileNotFoundError):  # it has gone by itself meanwhile
+                    self.api("DELETE", f"/api/connections/{name}")
 
 
 @dataclass(frozen=True)
