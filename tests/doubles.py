@@ -48,7 +48,9 @@ def decoded(payload: bytes) -> Event:
     return event
 
 
-def run_python(code: str, *args: str, **env: str | None) -> subprocess.CompletedProcess[str]:
+def run_python(
+    code: str, *args: str, timeout: float = 60, **env: str | None
+) -> subprocess.CompletedProcess[str]:
     """Run `code` in a fresh interpreter that can import this tree, and expect it to succeed."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *args],
@@ -57,7 +59,7 @@ def run_python(code: str, *args: str, **env: str | None) -> subprocess.Completed
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=timeout,
         check=False,
     )
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -1,16 +1,13 @@
 """Forks: what a child gets, what its parent reads, and that nobody hangs."""
 
 import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
 from sluice.testing import IngestServer
-from tests.harness.processes import ROOT
-from tests.harness.workers import environment
+from tests.doubles import run_python
 
 HEADER = """
 import json, os, sys, threading, time, multiprocessing
@@ -33,23 +30,12 @@ def child(code):
 @pytest.fixture
 def script(ingest: IngestServer, spool_dir: os.PathLike[str]) -> object:
     def run(code: str, **extra: str) -> list[str]:
-        env = environment(ingest_url=ingest.url, spool_dir=spool_dir, extra=extra)  # type: ignore[arg-type]
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-W",
-                "ignore::DeprecationWarning",
-                "-c",
-                HEADER + textwrap.dedent(code),
-            ],
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-            cwd=ROOT,
-        )
-        assert done.returncode == 0, done.stderr
+        env = {
+            "SLUICE_API_URL": ingest.url,
+            "SLUICE_SPOOL_DIR": str(spool_dir),
+            "PYTHONWARNINGS": "ignore::DeprecationWarning",
+        }
+        done = run_python(HEADER + textwrap.dedent(code), **env | extra)
         return done.stdout.split()
 
     return run

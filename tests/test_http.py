@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-import selectors
 import socket
 import ssl
-import threading
 import time
 from email.utils import format_datetime
 from math import inf
@@ -38,6 +37,7 @@ from sluice.http import (
 from sluice.testing import Answer, IngestServer
 from tests.doubles import LAW, TEXT
 from tests.harness import CONNECTION_ID
+from tests.harness.front import Front
 from tests.harness.workers import NOBODY_LISTENS
 
 KEY = "sk_live_51HopeNobodyEverSeesThis"
@@ -411,41 +411,6 @@ def test_a_connection_that_breaks_is_made_again(server, delivery, fault):
 # --- proxies --------------------------------------------------------------------------------------
 
 
-class Tunnel:
-    """A proxy that knows CONNECT and nothing else, and keeps what it was told."""
-
-    def __init__(self) -> None:
-        self.heads: list[bytes] = []
-        self._ends: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        client, _ = self._listener.accept()
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += client.recv(1)
-        self.heads.append(head)
-        host, _, port = head.split()[1].decode().rpartition(":")
-        server = socket.create_connection((host, int(port)))
-        client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        with client, server, selectors.DefaultSelector() as selector:
-            selector.register(client, selectors.EVENT_READ, server)
-            selector.register(server, selectors.EVENT_READ, client)
-            while True:
-                for key, _ in selector.select():
-                    data = key.fileobj.recv(65536)
-                    if not data:
-                        return
-                    key.data.sendall(data)
-
-    def close(self) -> None:
-        self._listener.close()
-        self._thread.join(10)
-
-
 def test_an_http_proxy_is_used(server, delivery, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{server.port}")
     # A name that only the proxy could resolve.
@@ -469,18 +434,17 @@ def test_the_proxy_is_asked_for_once_and_not_for_every_request(server, delivery,
 def test_https_goes_through_a_tunnel_and_the_proxy_sees_no_key(
     https, bundle, delivery, monkeypatch
 ):
-    tunnel = Tunnel()
-    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@127.0.0.1:{tunnel.port}")
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
-    deliver = delivery(https.url)
-    assert deliver().verdict is Verdict.DELIVERED
-    assert len(https.requests) == 1
-    (head,) = tunnel.heads
-    assert head.startswith(f"CONNECT 127.0.0.1:{https.port} ".encode())
-    assert b"\r\nProxy-Authorization: Basic " in head
-    assert KEY.encode() not in head
-    deliver.deliverer.close()
-    tunnel.close()
+    with contextlib.closing(Front(https.port, answer=b"200 Connection established")) as tunnel:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@127.0.0.1:{tunnel.port}")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+        deliver = delivery(https.url)
+        assert deliver().verdict is Verdict.DELIVERED
+        assert len(https.requests) == 1
+        (head,) = tunnel.heads
+        assert head.startswith(f"CONNECT 127.0.0.1:{https.port} ".encode())
+        assert b"\r\nProxy-Authorization: Basic " in head
+        assert KEY.encode() not in head
+        deliver.deliverer.close()
 
 
 # --- time -----------------------------------------------------------------------------------------

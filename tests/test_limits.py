@@ -5,14 +5,11 @@ publication.  The broker is left out: kombu's locks and pools do not survive a l
 """
 
 import json
-import subprocess
-import sys
 import textwrap
 
 import pytest
 
-from tests.harness.processes import ROOT
-from tests.harness.workers import environment
+from tests.doubles import run_python
 
 HEADER = """
 import json, logging, os, random, signal, sys, time
@@ -45,16 +42,8 @@ def captured(): return sluice.stats().captured
 @pytest.fixture
 def script(spool_dir):
     def run(code: str) -> dict:
-        done = subprocess.run(
-            [sys.executable, "-c", HEADER + textwrap.dedent(code)],
-            env=environment(spool_dir=spool_dir, extra={"SLUICE_SHUTDOWN_TIMEOUT": "0.1"}),
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-            cwd=ROOT,
-        )
-        assert done.returncode == 0, done.stderr
+        env = {"SLUICE_SPOOL_DIR": str(spool_dir), "SLUICE_SHUTDOWN_TIMEOUT": "0.1"}
+        done = run_python(HEADER + textwrap.dedent(code), timeout=90, **env)
         return json.loads(done.stdout)
 
     return run

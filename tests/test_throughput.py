@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from sluice.testing import IngestServer
+from tests.doubles import run_python
 from tests.harness import Broker, Worker, wait_for
 from tests.harness.processes import ROOT
-from tests.harness.workers import environment
 
 pytestmark = pytest.mark.alone
 SERVER = """
@@ -63,17 +63,8 @@ sluice.shutdown()
 
 
 def run(code: str, url: str, spool_dir: Any, *args: str) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *args],
-        env=environment(ingest_url=url, spool_dir=spool_dir),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    env = {"SLUICE_API_URL": url, "SLUICE_SPOOL_DIR": str(spool_dir)}
+    return json.loads(run_python(code, *args, timeout=120, **env).stdout)
 
 
 def test_twenty_thousand_events_a_second_for_ten_seconds_overwrite_nothing(

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tests.faults.address import Address
-from tests.faults.fleet import QUIET, Fleet
+from tests.faults.fleet import Fleet
 from tests.faults.name_server import name_server as name_server  # noqa: PLC0414
-from tests.harness import POOLS
+from tests.harness import POOLS, QUIET
 from tests.pools.waiting import FAST
 
 

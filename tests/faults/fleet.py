@@ -7,11 +7,14 @@ from typing import Any
 from celery import Celery
 
 from sluice.testing import IngestServer
+from tests.faults.troubles import Trouble
 from tests.harness import Worker, wait_for
-from tests.pools.waiting import PLAIN
+from tests.pools.timeline import event_id
+from tests.pools.waiting import PLAIN, wait_lives
 
+#: Of each pool, in each trouble.
+_TASKS = 10
 LINES_A_MINUTE = 10
-QUIET = ("--without-mingle", "--without-gossip")
 
 
 class Fleet:
@@ -61,6 +64,18 @@ class Fleet:
         assert found.keys() == self.workers.keys()
         return found
 
+    def live_through(self, troubles: Mapping[str, Trouble], ingest: IngestServer) -> None:
+        """Tasks run in each trouble, and after it everything arrives; nothing is lost in all."""
+        for trouble in troubles.values():
+            with trouble():
+                self.run(_TASKS)
+                self.wait_for_a_try()
+            wait_lives(ingest, self.lives, timeout=40)
+        assert all(stats["adds_up"] for stats in self.stats().values())
+        self.end()
+        self.assert_whole(ingest)
+        self.assert_quiet()
+
     def wait_until_idle(self) -> dict[str, dict[str, Any]]:
         """Until nothing waits to be sent, nor is being sent, by any worker; its counts then."""
         found: dict[str, dict[str, Any]] = {}
@@ -97,10 +112,9 @@ class Fleet:
         rings: dict[str, str] = {}
         found: dict[str, list[int]] = {}
         for event in ingest.events():
-            subject = event.get("job") or event["worker"]
-            ring, _, number = subject["extensions"]["eventId"].rpartition("-")
-            if "worker" in event and subject["state"] == "online":
-                rings[pools.get(subject["pid"], "another worker")] = ring
+            ring, _, number = event_id(event).rpartition("-")
+            if "worker" in event and event["worker"]["state"] == "online":
+                rings[pools.get(event["worker"]["pid"], "another worker")] = ring
             found.setdefault(ring, []).append(int(number))
         return {pool: found[ring] for pool, ring in rings.items()}
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 from sluice.testing import IngestServer
 from tests.harness import Worker, wait_for
-from tests.pools.timeline import timelines, what
+from tests.pools.timeline import event_id, timelines, what
 from tests.pools.waiting import PLAIN
 
 #: Celery logs these, in MAIN, where the event has its origin. `started` it does not log.
@@ -29,12 +29,7 @@ def told(ingest: IngestServer) -> Counter[tuple[str, str]]:
 
 def event_ids(ingest: IngestServer) -> Counter[str]:
     """How often each event was received, also in requests that repeat another."""
-    subjects = [
-        event.get("job") or event["worker"]
-        for request in ingest.requests
-        for event in request.events
-    ]
-    return Counter(one["extensions"]["eventId"] for one in subjects)
+    return Counter(event_id(event) for request in ingest.requests for event in request.events)
 
 
 def succeeded(worker: Worker) -> int:

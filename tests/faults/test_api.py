@@ -5,8 +5,9 @@ import pytest
 from sluice.testing import Answer, IngestServer
 from sluice.testing.http import reject_if
 from tests.faults.fleet import Fleet
-from tests.faults.troubles import ANSWERS
+from tests.faults.troubles import ANSWERS, of_answers
 from tests.harness import POOLS, wait_for
+from tests.pools.timeline import drops_reported
 from tests.pools.waiting import FAST, wait_lives
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis]
@@ -20,17 +21,7 @@ REFUSALS = {
 
 
 def test_all_pools_live_through_every_trouble(start_fleet, ingest):
-    fleet: Fleet = start_fleet(ingest.url)
-    for answer in ANSWERS.values():
-        ingest.answer = answer
-        fleet.run(TASKS)
-        fleet.wait_for_a_try()
-        ingest.answer = Answer()
-        wait_lives(ingest, fleet.lives, timeout=40)
-    assert all(stats["adds_up"] for stats in fleet.stats().values())
-    fleet.end()
-    fleet.assert_whole(ingest)
-    fleet.assert_quiet()
+    start_fleet(ingest.url).live_through(of_answers(ingest, ANSWERS), ingest)
 
 
 def test_a_bad_event_is_dropped_and_told_of_and_the_rest_goes_on(start_fleet, ingest):
@@ -54,18 +45,12 @@ def test_a_bad_event_is_dropped_and_told_of_and_the_rest_goes_on(start_fleet, in
     wait_for(all_told, 20, "the drops of every worker")
     assert all(stats["adds_up"] for stats in fleet.stats().values())
     fleet.end()
-    assert reported(ingest) == 3 * len(POOLS)
+    kept = [event for request in ingest.requests if request.kept for event in request.events]
+    assert drops_reported(kept) == 3 * len(POOLS)
     assert not any(event.get("job", {}).get("externalId") in bad for event in ingest.events())
     for pool, numbers in fleet.numbers(ingest).items():
         assert numbers == sorted(numbers), pool
         assert len(numbers) == numbers[-1] + 1 - 3, pool
-
-
-def reported(ingest: IngestServer) -> int:
-    """The drops that the API was told of."""
-    events = [event for request in ingest.requests if request.kept for event in request.events]
-    subjects = [event.get("job") or event["worker"] for event in events]
-    return sum(subject["extensions"].get("droppedEvents", 0) for subject in subjects)
 
 
 @pytest.mark.parametrize(

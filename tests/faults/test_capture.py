@@ -1,14 +1,12 @@
 """Tasks that are sent from where nobody would: finalisers, signal handlers, ten threads at once."""
 
 import json
-import subprocess
-import sys
 import textwrap
 
 import pytest
 
-from tests.harness import environment, wait_for
-from tests.harness.processes import ROOT
+from tests.doubles import run_python
+from tests.harness import wait_for
 from tests.pools.timeline import timelines
 from tests.pools.waiting import FAST, PLAIN, wait_lives
 
@@ -33,24 +31,19 @@ def end():
                       "dropped": sluice.stats().dropped}), flush=True)
 """
 
-PYTHON = [sys.executable, "-W", "ignore::DeprecationWarning"]  # a fork beside threads
-
 
 @pytest.fixture
 def script(ingest, spool_dir):
     """Run it, and see that each task was told of, once."""
 
     def run(code):
-        done = subprocess.run(
-            [*PYTHON, "-c", HEADER + textwrap.dedent(code) + "\nend()"],
-            env=environment(ingest_url=ingest.url, spool_dir=spool_dir, extra=FAST),
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-            cwd=ROOT,
-        )
-        assert done.returncode == 0, done.stderr
+        env = {
+            "SLUICE_API_URL": ingest.url,
+            "SLUICE_SPOOL_DIR": str(spool_dir),
+            "PYTHONWARNINGS": "ignore::DeprecationWarning",  # a fork beside threads
+        }
+        code = HEADER + textwrap.dedent(code) + "\nend()"
+        done = run_python(code, timeout=90, **env | FAST)
         assert done.stderr == ""
         report = json.loads(done.stdout)
         assert (report["delivered"], report["faults"], report["dropped"]) == (True, 0, 0)

@@ -1,28 +1,15 @@
 """A child dies, MAIN dies: nothing that was captured is lost, and who died is told."""
 
-from collections import Counter
-
 import pytest
 
-from sluice.testing import IngestServer
-from tests.harness import wait_for
+from tests.faults.ledger import event_ids
+from tests.harness import QUIET, wait_for
 from tests.harness.workers import NOBODY_LISTENS
 from tests.pools.timeline import timelines
 from tests.pools.waiting import FAST, PLAIN, wait_lives, workers
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis]
-QUIET = ("--without-mingle", "--without-gossip")
 APP = "tests.faults.apps"
-
-
-def event_ids(ingest: IngestServer) -> Counter[str]:
-    """How often each event was received, also in requests that repeat another."""
-    subjects = [
-        event.get("job") or event["worker"]
-        for request in ingest.requests
-        for event in request.events
-    ]
-    return Counter(one["extensions"]["eventId"] for one in subjects)
 
 
 @pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet"])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from tests.faults.address import Address, Front
+from tests.faults.address import Address
 from tests.faults.fleet import Fleet
 from tests.faults.troubles import (
     ANSWERS,
@@ -20,6 +20,7 @@ from tests.faults.troubles import (
     of_the_network,
 )
 from tests.harness import POOLS, wait_for
+from tests.harness.front import Front
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis, pytest.mark.long, pytest.mark.timeout(1800)]
 SHUTDOWN_TIMEOUT = 2.0
@@ -92,7 +93,7 @@ def environment(address: Address) -> dict[str, str]:
 
 def test_no_trouble_of_the_api_holds_a_worker_up(start_fleet, addresses, without):
     address = addresses()
-    troubles = of_the_network(address) | of_answers(address, ANSWERS | REFUSALS)
+    troubles = of_the_network(address) | of_answers(address.server, ANSWERS | REFUSALS)
     env = environment(address)
     assert late(troubles, without, lambda: start_fleet(address.url, extra=env)) == []
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import wait_for
+from tests.harness import QUIET, wait_for
 from tests.pools.timeline import timelines
 from tests.pools.waiting import PLAIN, wait_lives
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis]
-QUIET = ("--without-mingle", "--without-gossip")
 IN_MEMORY = "Events wait in memory only"
 MIB = 1024 * 1024
 

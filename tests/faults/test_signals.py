@@ -12,12 +12,11 @@ import celery
 import pytest
 
 from tests.faults.ledger import event_ids
-from tests.harness import environment, wait_for
+from tests.harness import QUIET, environment, wait_for
 from tests.pools.timeline import timelines, what
 from tests.pools.waiting import FAST, PLAIN, wait_lives, workers
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis]
-QUIET = ("--without-mingle", "--without-gossip")
 
 
 def states(ingest):

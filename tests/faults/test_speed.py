@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.faults.fleet import LINES_A_MINUTE, QUIET
+from tests.faults.fleet import LINES_A_MINUTE
 from tests.faults.troubles import ANSWERS, of_answers, of_the_network
-from tests.harness import POOLS, wait_for
+from tests.harness import POOLS, QUIET, wait_for
 from tests.pools.waiting import FAST
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis, pytest.mark.long, pytest.mark.timeout(1200)]
@@ -103,7 +103,7 @@ def test_tasks_are_as_fast_in_every_trouble(
         app.send_task("timed.note", (place, time.monotonic()), queue=who)
     wait_for(lambda: all(latencies.told[place] for place in range(3)), 60, "all workers")
     main = psutil.Process(workers["sluice"].pid)
-    troubles = of_the_network(address) | of_answers(address, ANSWERS)
+    troubles = of_the_network(address) | of_answers(address.server, ANSWERS)
     feed(app, latencies, 1)  # to be warm
     sizes, ratios, between_equals = [], [], []
     begin = time.monotonic()

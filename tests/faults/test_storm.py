@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.harness import wait_for
-from tests.pools.timeline import timelines
+from tests.pools.timeline import drops_reported, timelines
 from tests.pools.waiting import FAST
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis, pytest.mark.long, pytest.mark.timeout(900)]
@@ -82,9 +82,7 @@ def test_a_random_child_is_killed_every_fifty_milliseconds(
     # A child that dies between Celery's publishing and our hearing of it has captured nothing.
     assert told <= published
     assert len(published - told) <= len(killed)
-    subjects = [event.get("job") or event["worker"] for event in ingest.events()]
-    drops = sum(one["extensions"].get("droppedEvents", 0) for one in subjects)
-    assert drops == 0
+    assert drops_reported(ingest.events()) == 0
     print(
         f"{len(killed)} kills, {states}, {len(published - told)} of {len(published)} not captured"
     )

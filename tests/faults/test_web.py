@@ -9,7 +9,7 @@ from sluice.testing import Answer
 from tests.doubles import run_python
 from tests.faults.web.servers import WebServer, gunicorn, uvicorn
 from tests.harness import environment, wait_for
-from tests.pools.timeline import timelines
+from tests.pools.waiting import sent_counts
 
 pytestmark = pytest.mark.redis
 
@@ -52,13 +52,6 @@ def sent(answers):
     return [task_id for _, task_id, _ in answers]
 
 
-def told(ingest):
-    """How often each id was told as sent, and never as anything else."""
-    lines = timelines(ingest.events())
-    assert not any(line.told for line in lines.values())
-    return {task_id: len(line.sent) for task_id, line in lines.items()}
-
-
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_web_server(name, start, spool_dir, ingest):
     """Nothing is there until a task is sent; all is delivered when the server has ended."""
@@ -77,7 +70,7 @@ def test_a_web_server(name, start, spool_dir, ingest):
     assert {transport for *_, transport in answers} == {strategy}
     assert psutil.Process(web.process.pid).num_threads() == usual_master
     end = web.process.stop()  # at once: what was sent last is delivered by those who end
-    assert told(ingest) == dict.fromkeys(sent(answers), 1)
+    assert sent_counts(ingest) == dict.fromkeys(sent(answers), 1)
     assert end.code == usual_end.code
     assert end.seconds < usual_end.seconds + TIMEOUT
     assert list(spool_dir.glob("*")) == []
@@ -114,7 +107,7 @@ def test_a_management_command(start_process, surroundings, spool_dir, ingest):
     assert list(spool_dir.glob("*")) == ingest.requests == []
     answers = [line.split()[1:] for line in order(30).matching("SENT")]
     assert len(answers) == 30
-    assert told(ingest) == dict.fromkeys(sent(answers), 1)
+    assert sent_counts(ingest) == dict.fromkeys(sent(answers), 1)
     assert list(spool_dir.glob("*")) == []
 
 
@@ -129,7 +122,7 @@ def test_a_daemon_that_forks_its_workers(start_process, surroundings, spool_dir,
     answers = [line.split()[1:] for line in daemon.matching("SENT")]
     assert {pid for pid, *_ in answers} == {pid for pid, *_ in quiet}
     assert len(answers) == 3 * 20
-    assert told(ingest) == dict.fromkeys(sent(answers), 1)
+    assert sent_counts(ingest) == dict.fromkeys(sent(answers), 1)
     assert list(spool_dir.glob("*")) == []
 
 
@@ -158,5 +151,5 @@ def test_gevent_that_patches_after_init_and_a_fork(spool_dir, ingest):
         SLUICE_API_URL=ingest.url,
         SLUICE_SPOOL_DIR=str(spool_dir),
     )
-    assert list(told(ingest).values()) == [1]
+    assert list(sent_counts(ingest).values()) == [1]
     assert list(spool_dir.glob("*")) == []

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
-from sluice.testing import Answer
-from tests.faults.address import Address, Front
+from sluice.testing import Answer, IngestServer
+from tests.faults.address import Address
 from tests.faults.name_server import NameServer
+from tests.harness.front import Front
 
 Trouble = Callable[[], AbstractContextManager[None]]
 
@@ -47,15 +48,15 @@ def of_the_network(address: Address) -> dict[str, Trouble]:
     }
 
 
-def of_answers(address: Address, answers: dict[str, Answer]) -> dict[str, Trouble]:
+def of_answers(server: IngestServer, answers: dict[str, Answer]) -> dict[str, Trouble]:
     """Those in which the API itself gives these answers."""
 
     def giving(answer: Answer) -> Trouble:
         @contextmanager
         def give() -> Iterator[None]:
-            address.server.answer = answer
+            server.answer = answer
             yield
-            address.server.answer = Answer()
+            server.answer = Answer()
 
         return give
 

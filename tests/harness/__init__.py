@@ -6,6 +6,7 @@
     taps.py       CeleryEvents: what reached the broker as Celery's own events
     ports.py      free_port: a port that no other run of the tests has
     folders.py    ring_folder: a folder on tmpfs, as in production
+    front.py      Front: a port, or a proxy, in front of a server, that goes wrong on demand
     processes.py  Process: a child process whose output is drained and kept
     waiting.py    wait_for: poll a condition, fail with what was last seen
     apps/         sample Celery apps that the workers run
@@ -18,12 +19,13 @@ from tests.harness.clients import client_app
 from tests.harness.processes import Exit, Process
 from tests.harness.taps import CeleryEvents
 from tests.harness.waiting import wait_for
-from tests.harness.workers import API_KEY, CONNECTION_ID, POOLS, Worker, environment
+from tests.harness.workers import API_KEY, CONNECTION_ID, POOLS, QUIET, Worker, environment
 
 __all__ = [
     "API_KEY",
     "CONNECTION_ID",
     "POOLS",
+    "QUIET",
     "Broker",
     "CeleryEvents",
     "Exit",

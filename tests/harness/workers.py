@@ -13,6 +13,8 @@ from tests.harness.processes import ROOT, Process
 
 POOLS = ("prefork", "gevent", "eventlet", "threads", "solo")
 
+#: Options of a worker that talks to no other: it starts a second sooner.
+QUIET = ("--without-mingle", "--without-gossip")
 API_KEY = "sk_test_0123456789abcdef0123456789abcdef"
 CONNECTION_ID = "6f1f64a7-6d5e-4f6e-9d0b-2f6f3c1f7a11"
 NOBODY_LISTENS = "http://127.0.0.1:9/api"  # connections to the discard port are refused at once

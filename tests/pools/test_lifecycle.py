@@ -12,7 +12,7 @@ import pytest
 from tests.harness import CONNECTION_ID, wait_for
 from tests.pools.plan import ENDS, ETA, LATER
 from tests.pools.run import APP, MALFORMED, NOT_A_TASK, QUEUES, Journal
-from tests.pools.timeline import TOLERANCE, Timeline, at, timelines, unix, what
+from tests.pools.timeline import TOLERANCE, Timeline, at, event_id, timelines, unix, what
 
 
 def test_every_task_has_one_complete_timeline(run):
@@ -52,7 +52,7 @@ def test_nothing_else_is_told(run):
 
 
 def test_no_event_is_delivered_twice(run):
-    ids = [(event.get("job") or event["worker"])["extensions"]["eventId"] for event in run.events]
+    ids = [event_id(event) for event in run.events]
     assert len(ids) == len(set(ids))
 
 

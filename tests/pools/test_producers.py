@@ -1,8 +1,8 @@
 """`sent` from every kind of process that sends tasks and is no worker."""
 
+import contextlib
 import json
 import re
-import socket
 import sys
 import time
 from urllib.request import urlopen
@@ -12,8 +12,9 @@ import pytest
 
 from sluice.testing import Answer
 from tests.harness import environment, wait_for
-from tests.pools.timeline import timelines, unix
-from tests.pools.waiting import FAST
+from tests.harness.front import Front
+from tests.pools.timeline import unix
+from tests.pools.waiting import FAST, sent_counts
 
 pytestmark = pytest.mark.redis
 
@@ -41,20 +42,13 @@ def sent(process):
     return {task_id: int(pid) for _, task_id, pid in said}
 
 
-def told(ingest):
-    """How often each id was told as sent, and never as anything else."""
-    lines = timelines(ingest.events())
-    assert not any(line.told for line in lines.values())
-    return {task_id: len(line.sent) for task_id, line in lines.items()}
-
-
 @patched
 def test_a_script_that_ends_at_once(patched_by, produce, spool_dir, ingest):
     """Hundreds of events, and the last statement of the script is the last `delay()`."""
     script = produce("send", 300, patched_by)
     assert script.wait(30) == 0
-    assert told(ingest) == dict.fromkeys(sent(script), 1)
-    assert len(told(ingest)) == 300
+    assert sent_counts(ingest) == dict.fromkeys(sent(script), 1)
+    assert len(sent_counts(ingest)) == 300
     assert list(spool_dir.glob("*.ring")) == []
     assert script.matching("Traceback") == script.matching("rror") == []
 
@@ -62,8 +56,8 @@ def test_a_script_that_ends_at_once(patched_by, produce, spool_dir, ingest):
 def test_a_process_with_threads(produce, spool_dir, ingest):
     script = produce("threads", 25)
     assert script.wait(30) == 0
-    assert told(ingest) == dict.fromkeys(sent(script), 1)
-    assert len(told(ingest)) == 8 * 25
+    assert sent_counts(ingest) == dict.fromkeys(sent(script), 1)
+    assert len(sent_counts(ingest)) == 8 * 25
     assert list(spool_dir.glob("*.ring")) == []
 
 
@@ -71,8 +65,8 @@ def test_a_script_that_forks(produce, spool_dir, ingest):
     """Parent, child and grandchild; the parent's sender is at work when it forks."""
     script = produce("os.fork", 20)
     assert script.wait(30) == 0
-    assert told(ingest) == dict.fromkeys(sent(script), 1)
-    assert len(told(ingest)) == 20 * 4
+    assert sent_counts(ingest) == dict.fromkeys(sent(script), 1)
+    assert len(sent_counts(ingest)) == 20 * 4
     assert len(set(sent(script).values())) == 3
     assert list(spool_dir.glob("*.ring")) == []
 
@@ -83,8 +77,8 @@ def test_children_of_multiprocessing(method, produce, spool_dir, ingest):
     script = produce(method, 20)
     assert script.wait(30) == 0
     assert len(set(sent(script).values())) == 3
-    assert told(ingest) == dict.fromkeys(sent(script), 1)
-    assert len(told(ingest)) == 20 * 3
+    assert sent_counts(ingest) == dict.fromkeys(sent(script), 1)
+    assert len(sent_counts(ingest)) == 20 * 3
     assert list(spool_dir.glob("*.ring")) == []
 
 
@@ -123,8 +117,8 @@ def test_a_web_server_that_forks(produce, spool_dir, ingest):
     assert list(spool_dir.glob("*.ring")) == []
     pids = both("/send")
     assert set(sent(web).values()) == pids
-    wait_for(lambda: set(told(ingest)) >= set(sent(web)), 10, "what both sent")
-    assert told(ingest) == dict.fromkeys(sent(web), 1)
+    wait_for(lambda: set(sent_counts(ingest)) >= set(sent(web)), 10, "what both sent")
+    assert sent_counts(ingest) == dict.fromkeys(sent(web), 1)
     assert psutil.Process(web.pid).num_threads() == 1
     assert [psutil.Process(pid).num_threads() for pid in pids] == [2, 2]
 
@@ -142,15 +136,13 @@ def test_beat(redis_broker, start_process, spool_dir, tmp_path, ingest):
     )
     argv += ["-s", str(tmp_path / "schedule"), "--pidfile", "", "-l", "INFO"]
     beat = start_process(argv, env=env, name="beat")
-    wait_for(
-        lambda: len(told(ingest)) >= 2, 30, "two tasks to be told of, right after they were sent"
-    )
+    wait_for(lambda: len(sent_counts(ingest)) >= 2, 30, "two tasks told of, right after each")
     end = beat.stop()
     assert end.code == 0
     assert end.seconds < TIMEOUT + 1
     with redis_broker.server.client(redis_broker.space) as valkey:
         queued = [json.loads(m)["headers"]["id"] for m in valkey.lrange("celery", 0, -1)]
-    assert told(ingest) == dict.fromkeys(queued, 1)
+    assert sent_counts(ingest) == dict.fromkeys(queued, 1)
     assert len(queued) >= 2
     assert list(spool_dir.glob("*.ring")) == []
 
@@ -170,14 +162,8 @@ def test_a_process_that_sends_nothing_has_no_thread_and_no_ring(
 @pytest.fixture
 def silent_url():
     """A server whose queue of connections is full: to connect to it takes for ever."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
-        waiting = [socket.socket() for _ in range(4)]
-        for one in waiting:
-            one.setblocking(False)
-            one.connect_ex(server.getsockname())
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/api"
-        for one in waiting:
-            one.close()
+    with contextlib.closing(Front(0)) as front, front.black_hole():
+        yield f"http://127.0.0.1:{front.port}/api"
 
 
 @patched

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from sluice.testing import Answer, IngestServer
-from tests.harness import API_KEY, Worker, wait_for
-from tests.pools.timeline import Timeline, timelines, what
+from tests.harness import API_KEY, QUIET, Worker, wait_for
+from tests.pools.timeline import Timeline, subject, timelines, what
 from tests.pools.waiting import FAST, PLAIN, wait_lives, workers
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis, pytest.mark.alone]
@@ -16,7 +16,6 @@ pytestmark = [pytest.mark.pool, pytest.mark.redis, pytest.mark.alone]
 SHUTDOWN_TIMEOUT = 2.0
 #: A machine of two cores that is busy elsewhere: what may come on top, in seconds.
 SLACK = 1.0
-QUIET = ("--without-mingle", "--without-gossip")
 REFUSES = "http://127.0.0.1:9/api"
 #: Nothing is sent before the end but what a full buffer or the end itself sends.
 AT_THE_END = {"SLUICE_FLUSH_INTERVAL": "30"}
@@ -164,7 +163,7 @@ def test_events_of_an_outage_arrive_in_order_when_it_is_over(
     with IngestServer(port=first.port) as second:
         wait_lives(second, lives, timeout=60)
         assert worker.stop().code == 0
-        told = [event.get("job") or event["worker"] for event in second.events()]
+        told = [subject(event) for event in second.events()]
     assert told[0]["state"] == "online"
     assert told[-1]["state"] == "offline"
     ids = [one["extensions"]["eventId"].split("-") for one in told]

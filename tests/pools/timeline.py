@@ -19,6 +19,22 @@ def unix(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
+def subject(event: Event) -> dict[str, Any]:
+    """The job or the worker that an event is about."""
+    found: dict[str, Any] = event.get("job") or event["worker"]
+    return found
+
+
+def event_id(event: Event) -> str:
+    text: str = subject(event)["extensions"]["eventId"]
+    return text
+
+
+def drops_reported(events: Iterable[Event]) -> int:
+    """The drops of the SDK that these events tell of."""
+    return sum(subject(event)["extensions"].get("droppedEvents", 0) for event in events)
+
+
 def what(event: Event) -> str:
     """The short name of an event: Celery's without "task-", with `requeued` for that."""
     extensions = event["job"]["extensions"]

@@ -68,6 +68,13 @@ def wait_lives(
     return lines
 
 
+def sent_counts(ingest: IngestServer) -> dict[str, int]:
+    """How often each id was told as sent, and never as anything else."""
+    lines = timelines(ingest.events())
+    assert not any(line.told for line in lines.values())
+    return {task_id: len(line.sent) for task_id, line in lines.items()}
+
+
 def workers(ingest: IngestServer, state: str = "") -> list[Event]:
     """The worker events so far, of one state or of any."""
     return [

@@ -24,6 +24,7 @@ from sluice.recorder import Recorder
 from sluice.spool import Spool
 from sluice.testing import Answer, IngestServer
 from tests.harness.workers import CONNECTION_ID, environment
+from tests.pools.timeline import subject
 
 pytestmark = [pytest.mark.pool, pytest.mark.alone]
 
@@ -136,8 +137,7 @@ def test_taking_over_what_a_killed_process_left_makes_no_hub(
     result = probe("1")
     assert result.report["hubs"] == ["None"]
     assert result.report["faults"] == 0
-    subjects = [event.get("job") or event["worker"] for event in server.events()]
-    assert {"left", "w@h"} <= {subject["externalId"] for subject in subjects}
+    assert {"left", "w@h"} <= {subject(event)["externalId"] for event in server.events()}
 
 
 def test_the_loop_goes_on_while_the_api_takes_ten_seconds(probe: Any, server: IngestServer) -> None:
