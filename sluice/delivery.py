@@ -141,7 +141,7 @@ class Delivery:
     def close_inherited(self) -> None:
         """In a child that was forked beside this: close what it must not keep open."""
         if self._deliverer is not None:
-            self._deliverer.close_inherited()
+            self._deliverer.sockets.let_go()
 
     def end_by(self, deadline: float) -> None:
         """Send what is there and end, at `deadline` (`time.monotonic`) at the latest.

@@ -7,21 +7,18 @@ proxies and CA bundles come from the environment, once, when the session is made
 
 from __future__ import annotations
 
-import errno
-import io
 import os
 import ssl
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
-from math import inf
 from typing import Any, Final
 
 from sluice._version import __version__
 from sluice.config import Settings
+from sluice.connection import Sockets, adapter
 from sluice.native import Native
 
 #: Seconds.  Between tries: full jitter under an exponential bound, capped.
@@ -129,10 +126,11 @@ class Deliverer:
         self._on_trouble = on_trouble
         #: Requests made so far.
         self.requests = 0
-        self._sockets: dict[int, int] = {}
+        #: For a child that is forked beside the sender.
+        self.sockets: Final = Sockets()
         self._session = _session(native.requests, self._url, settings)
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _adapter(native.requests, self._remember))
+            self._session.mount(scheme, adapter(native.requests, self.sockets))
         self._failures = (native.requests.RequestException, OSError, ValueError)
         tenacity = native.tenacity
         self._jitter = tenacity.wait_random_exponential(
@@ -154,23 +152,6 @@ class Deliverer:
     def close(self) -> None:
         """Close the session's connections."""
         self._session.close()
-
-    def _remember(self, descriptor: int) -> None:
-        self._sockets[descriptor] = os.fstat(descriptor).st_ino
-
-    def close_inherited(self) -> None:
-        """In a child that was forked beside the sender: close its connections, quietly.
-
-        The numbers alone, and only where they are still what they were: the objects belong
-        to a thread that does not exist here, and a TLS connection closed properly would be
-        closed for the parent too.
-        """
-        for descriptor, inode in self._sockets.items():
-            try:
-                if os.fstat(descriptor).st_ino == inode:
-                    os.close(descriptor)
-            except OSError:
-                pass
 
     def _seconds_until_next_try(self, state: Any) -> float:
         outcome: Outcome = state.outcome.result()
@@ -224,78 +205,6 @@ def _session(requests: Any, url: str, settings: Settings) -> Any:
         }
     )
     return session
-
-
-def _adapter(requests: Any, remember: Callable[[int], None]) -> Any:
-    """An adapter for one connection at a time, which tells of the descriptor of each.
-
-    An answer has to be there, whole, within the timeout that its socket has when it begins.
-    """
-
-    def tell(pool_class: Any) -> Any:
-        class Response(pool_class.ConnectionCls.response_class):  # type: ignore[misc]
-            fp: Any
-
-            def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-                super().__init__(sock, *args, **kwargs)
-                self.fp = io.BufferedReader(_WithinTime(self.fp.detach(), sock))
-
-        class Connection(pool_class.ConnectionCls):  # type: ignore[misc]
-            response_class = Response
-
-            def _new_conn(self) -> Any:
-                socket = super()._new_conn()
-                remember(socket.fileno())
-                return socket
-
-        return type(pool_class.__name__, (pool_class,), {"ConnectionCls": Connection})
-
-    class Adapter(requests.adapters.HTTPAdapter):  # type: ignore[misc]
-        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-            super().init_poolmanager(*args, **kwargs)
-            _tell_of_connections(self.poolmanager)
-
-        def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-            return _tell_of_connections(super().proxy_manager_for(*args, **kwargs))
-
-    def _tell_of_connections(manager: Any) -> Any:
-        if "sluice" not in vars(manager):
-            manager.sluice = True
-            classes = manager.pool_classes_by_scheme
-            manager.pool_classes_by_scheme = {s: tell(c) for s, c in classes.items()}
-        return manager
-
-    return Adapter(pool_connections=1, pool_maxsize=1, max_retries=0)
-
-
-class _WithinTime(io.RawIOBase):
-    """What comes from a socket, all of it within its timeout.
-
-    The socket itself grants that time to every part: an answer of one byte a second would
-    take minutes, and all events wait.
-    """
-
-    def __init__(self, raw: Any, sock: Any) -> None:
-        self._raw = raw
-        self._sock = sock
-        limit = sock.gettimeout()
-        self._until = inf if limit is None else time.monotonic() + limit
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        if left < inf:
-            self._sock.settimeout(left)
-        read: int | None = self._raw.readinto(buffer)
-        return read
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
 
 
 def describe(error: BaseException) -> str:

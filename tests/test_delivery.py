@@ -217,7 +217,7 @@ def test_its_connection_is_closed_at_the_end(rig, server):
     one.thread.start()
     one.capture()
     wait_for(lambda: one.delivery.delivered == 1, 20)
-    ((descriptor, inode),) = one.delivery._deliverer._sockets.items()
+    ((descriptor, inode),) = one.delivery._deliverer.sockets._inodes.items()
     assert os.fstat(descriptor).st_ino == inode
     one.end(5)
     try:

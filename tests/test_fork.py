@@ -204,3 +204,74 @@ def test_children_come_to_their_end_while_the_sender_is_busy(script, ingest: Ing
         """
     )
     assert output == ["0"]
+
+
+def test_a_child_ends_though_the_sender_held_the_lock_of_its_connections(
+    script, ingest: IngestServer
+) -> None:
+    """urllib3 empties its queue of connections when a process ends, by a finalizer."""
+    output = script(
+        """
+        task.delay()
+        sluice.flush(5)
+        (manager,) = {id(a.poolmanager): a.poolmanager
+                      for a in client._delivery._deliverer._session.adapters.values()
+                      if len(a.poolmanager.pools)}.values()
+        queue = manager.pools[list(manager.pools.keys())[0]].pool
+        inside, forked, take = threading.Event(), threading.Event(), queue._get
+        def slowly():
+            inside.set()
+            forked.wait(20)
+            return take()
+        queue._get = slowly
+        task.delay()
+        inside.wait(20)
+        pid = os.fork()
+        if pid == 0:
+            del queue._get
+            sys.exit(7)
+        deadline = time.monotonic() + 10
+        while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if not ended[0]:
+            os.kill(pid, 9)
+        print(os.waitstatus_to_exitcode(ended[1]) if ended[0] else "it hangs")
+        forked.set()
+        print(sluice.flush(5))
+        """
+    )
+    assert output == ["7", "True"]
+    assert sent_by(ingest) == 2
+
+
+def test_the_end_of_a_child_is_quiet_and_closes_nothing_of_its_own(
+    ingest: IngestServer, spool_dir: os.PathLike[str]
+) -> None:
+    """The sender's connection is closed in a child; urllib3 closes its number once more."""
+    code = """
+        import atexit, os
+        files = []
+        @atexit.register  # before Sluice's libraries: called after theirs
+        def look():
+            print(*(os.fstat(number).st_size >= 0 for number in files), flush=True)
+    """
+    after = """
+        task.delay()
+        sluice.flush(5)
+        pid = os.fork()
+        if pid == 0:
+            files += [os.open("/dev/zero", os.O_RDONLY) for _ in range(8)]
+            sys.exit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        task.delay()
+        print(sluice.flush(5), client.stats().requests)
+    """
+    done = run_python(
+        textwrap.dedent(code) + HEADER + textwrap.dedent(after),
+        SLUICE_API_URL=ingest.url,
+        SLUICE_SPOOL_DIR=str(spool_dir),
+        PYTHONWARNINGS="ignore::DeprecationWarning",
+    )
+    assert done.stdout.split() == [*["True"] * 8, "7", "True", "2"]
+    assert done.stderr == ""
+    assert sent_by(ingest) == 2

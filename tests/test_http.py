@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from sluice import __version__, native
 from sluice.config import Secret, Settings
+from sluice.connection import _WithinTime
 from sluice.detect import Concurrency
 from sluice.http import (
     LONGEST_BACKOFF,
@@ -29,7 +30,6 @@ from sluice.http import (
     Deliverer,
     Outcome,
     Verdict,
-    _WithinTime,
     describe,
     judge,
     seconds_to_wait,

@@ -102,7 +102,8 @@ def test_transports_know_neither_what_runs_on_them_nor_why():
 
 def test_http_knows_no_rings():
     forbidden = ("ring", "spool", "sender", "capture", "batch", "relay", "recorder", "events")
-    assert not MODULES["sluice.http"].uses(*(f"sluice.{name}" for name in forbidden))
+    for name in ("sluice.http", "sluice.connection"):
+        assert not MODULES[name].uses(*(f"sluice.{name}" for name in forbidden))
 
 
 def test_the_sender_knows_neither_celery_nor_where_it_runs():

@@ -1,0 +1,149 @@
+"""The sender's one connection at a time, as `requests` uses it: answers in time, and forks.
+
+Guarantees
+----------
+* An answer is there, whole, within the timeout that its socket has when it begins.
+* A process that is forked beside the sender, at any moment, does not use the connection, comes
+  to its end, and closes no descriptor but its own.
+
+What the second relies on (tests: ``tests/test_fork.py``)
+---------------------------------------------------------
+* urllib3 2 empties a pool's queue of connections and closes them when a process ends, by a
+  finalizer, in a child too.  The queue's lock may be held by a sender that the child does not
+  have, so this queue has none: only the sender's thread ever uses it.
+* That finalizer closes the number of a socket whoever has it by then, so the child keeps the
+  number: it becomes a second descriptor of ``/dev/null``, until the finalizer closes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import time
+from math import inf
+from typing import Any, Final, Self
+
+
+class Sockets:
+    """The descriptors of the connections that were made."""
+
+    def __init__(self) -> None:
+        self._inodes: Final[dict[int, int]] = {}
+
+    def remember(self, descriptor: int) -> None:
+        """This one is a connection of the sender's."""
+        self._inodes[descriptor] = os.fstat(descriptor).st_ino
+
+    def let_go(self) -> None:
+        """In a child that was forked beside the sender: close its connections, quietly.
+
+        By their numbers alone, and only where they are still what they were: the objects belong
+        to a thread that does not exist here, and a TLS connection closed properly would be
+        closed for the parent too.
+        """
+        for descriptor, inode in self._inodes.items():
+            try:
+                if os.fstat(descriptor).st_ino == inode:
+                    _become_nothing(descriptor)
+            except OSError:
+                pass
+
+
+def _become_nothing(descriptor: int) -> None:
+    try:
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # no descriptor is left: then the number has to go
+        os.close(descriptor)
+        return
+    os.dup2(nothing, descriptor, inheritable=False)
+    os.close(nothing)
+
+
+def adapter(requests: Any, sockets: Sockets) -> Any:
+    """An adapter of `requests` for one connection at a time; `sockets` hears of each."""
+
+    def ours(pool_class: Any) -> Any:
+        class Response(pool_class.ConnectionCls.response_class):  # type: ignore[misc]
+            fp: Any
+
+            def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+                super().__init__(sock, *args, **kwargs)
+                self.fp = io.BufferedReader(_WithinTime(self.fp.detach(), sock))
+
+        class Connection(pool_class.ConnectionCls):  # type: ignore[misc]
+            response_class = Response
+
+            def _new_conn(self) -> Any:
+                socket = super()._new_conn()
+                sockets.remember(socket.fileno())
+                return socket
+
+        class Queue(pool_class.QueueCls):  # type: ignore[misc]
+            def __init__(self, maxsize: int = 0) -> None:
+                super().__init__(maxsize)
+                self.mutex = self.not_empty = self.not_full = self.all_tasks_done = _NoLock()
+
+        return type(
+            pool_class.__name__, (pool_class,), {"ConnectionCls": Connection, "QueueCls": Queue}
+        )
+
+    class Adapter(requests.adapters.HTTPAdapter):  # type: ignore[misc]
+        def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+            super().init_poolmanager(*args, **kwargs)
+            make_ours(self.poolmanager)
+
+        def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+            return make_ours(super().proxy_manager_for(*args, **kwargs))
+
+    def make_ours(manager: Any) -> Any:
+        if "sluice" not in vars(manager):
+            manager.sluice = True
+            classes = manager.pool_classes_by_scheme
+            manager.pool_classes_by_scheme = {s: ours(c) for s, c in classes.items()}
+        return manager
+
+    return Adapter(pool_connections=1, pool_maxsize=1, max_retries=0)
+
+
+class _NoLock:
+    """In place of the conditions of a queue that one thread uses and nobody waits for."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def notify(self) -> None:
+        """Nobody waits."""
+
+
+class _WithinTime(io.RawIOBase):
+    """What comes from a socket, all of it within its timeout.
+
+    The socket itself grants that time to every part: an answer of one byte a second would
+    take minutes, and all events wait.
+    """
+
+    def __init__(self, raw: Any, sock: Any) -> None:
+        self._raw = raw
+        self._sock = sock
+        limit = sock.gettimeout()
+        self._until = inf if limit is None else time.monotonic() + limit
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        if left < inf:
+            self._sock.settimeout(left)
+        read: int | None = self._raw.readinto(buffer)
+        return read
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
