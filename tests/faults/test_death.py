@@ -73,6 +73,7 @@ def test_two_that_start_at_once_do_not_send_the_same(
     names = {victim.nodename for victim in victims}
     wait_for(lambda: names <= {w["externalId"] for w in workers(ingest, "offline")}, 10, "3 deaths")
     for heir in heirs:
+        heir.wait_ready()  # before, TERM would be the end of it at once
         assert heir.stop().code == 0
     assert set(event_ids(ingest).values()) == {1}
     assert list(spool_dir.iterdir()) == []
