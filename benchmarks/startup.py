@@ -1,19 +1,15 @@
-"""What `import sluice; sluice.init()` adds to a process that already has Celery.
+"""What `import sluice; sluice.init()` adds to a process that already has Celery, in milliseconds.
 
-    python -m benchmarks.startup [--rounds 15]
-
-Each round starts a process of its own per kind (plain, gevent, eventlet), takes the time
-around the two statements, and prints the median and the range of all rounds, in ms.
+Each round starts a process of its own per kind and takes the time around the two statements.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 CODE = """
 import sys, time, warnings
@@ -36,47 +32,21 @@ PATCHES = {
 }
 
 
-def main() -> None:
-    """Run the rounds and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
-    times: dict[str, list[float]] = {kind: [] for kind in PATCHES}
-    imported: dict[str, int] = {}
+def measure(rounds: int) -> dict[str, dict[str, Any]]:
+    """By kind of process: `ms` of each round, and how many of the sender's modules it imported."""
+    found: dict[str, dict[str, Any]] = {kind: {"ms": []} for kind in PATCHES}
     with tempfile.TemporaryDirectory() as cache:
         environ = os.environ | {"PYTHONPYCACHEPREFIX": cache, "PYTHONDONTWRITEBYTECODE": ""}
-        measure(rounds, environ, times, imported)
-    print("| process | ms: median (min to max) | of requests, urllib3, tenacity imported |")
-    print("|---|---|---|")
-    for kind, values in times.items():
-        print(
-            f"| {kind} | {statistics.median(values):.0f}"
-            f" ({min(values):.0f} to {max(values):.0f}) | {imported[kind]} |"
-        )
-
-
-def measure(
-    rounds: int,
-    environ: dict[str, str],
-    times: dict[str, list[float]],
-    imported: dict[str, int],
-) -> None:
-    """Start the processes, one kind after the other in each round."""
-    for round_number in range(rounds + 1):
-        for kind, patch in PATCHES.items():
-            code = CODE.format(patch=patch)
-            output = subprocess.run(
-                [sys.executable, "-c", code],
-                env=environ,
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout.split()
-            if round_number == 0:
-                continue  # it compiled the modules, which an installed package has done
-            times[kind].append(float(output[0]))
-            imported[kind] = int(output[1])
-
-
-if __name__ == "__main__":
-    main()
+        for number in range(rounds + 1):
+            for kind, patch in PATCHES.items():
+                milliseconds, imported = subprocess.run(
+                    [sys.executable, "-c", CODE.format(patch=patch)],
+                    env=environ,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                ).stdout.split()
+                if number:  # the first compiled the modules, which an installed package has done
+                    found[kind]["ms"].append(float(milliseconds))
+                    found[kind]["imported"] = int(imported)
+    return found

@@ -108,7 +108,7 @@ class Deliverer:
 
     `pause` waits between tries: called with seconds, it may return sooner.  `time_left`
     gives the seconds until delivery must end, infinity until then.  `on_trouble` hears of
-    every try that did not succeed, and `on_answer` of each that did.
+    every try that did not succeed.
     """
 
     def __init__(

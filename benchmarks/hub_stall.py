@@ -1,0 +1,91 @@
+"""How long a green process's event loop is held up while it captures thousands of events a second.
+
+    python -m benchmarks.hub_stall [--rate 3000] [--seconds 10] [--rounds 5]
+
+A greenlet sleeps for a millisecond again and again and writes down by how much it woke late.
+Beside it another one has the callbacks of Celery's `Request` called at the given rate, three
+events for each task, in three kinds of process that take turns: "idle" (the ticker alone),
+"without" (the same callbacks, nothing hooked) and "sluice" (captured by Sluice, delivered to a
+server in the given state).  What the sender's thread takes of the interpreter is in it, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.figures import quantile
+from benchmarks.rounds import QUANTILES
+from sluice.testing import Answer, IngestServer
+from tests.harness import environment
+from tests.harness.folders import ring_folder
+
+LIBRARIES = ("gevent", "eventlet")
+KINDS = ("idle", "without", "sluice")
+_PROCESS = (sys.executable, "-W", "ignore", "-m", "benchmarks.hub_process")
+STATES = {"up": Answer(), "50 ms": Answer(delay=0.05), "500": Answer(500)}
+
+
+def measure(
+    library: str, state: str, rate: int, seconds: float, rounds: int
+) -> dict[str, dict[str, list[float]]]:
+    """Milliseconds, for each kind and quantile one figure per round."""
+    found: dict[str, dict[str, list[float]]] = {
+        kind: {name: [] for name in QUANTILES} for kind in KINDS
+    }
+    for _ in range(rounds):
+        for kind in random.sample(KINDS, len(KINDS)):
+            late = _run(library, kind, state, rate, seconds)
+            for name, share in QUANTILES.items():
+                found[kind][name].append(quantile(late, share) * 1e3)
+    return found
+
+
+def _run(library: str, kind: str, state: str, rate: int, seconds: float) -> list[float]:
+    with IngestServer(check=False) as server, ring_folder() as folder:
+        server.answer = STATES[state]
+        done = subprocess.run(
+            [*_PROCESS, library, kind, str(rate), str(seconds)],
+            env=environment(ingest_url=server.url, spool_dir=folder),
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    late: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return late
+
+
+def added(found: dict[str, dict[str, list[float]]], name: str, over: str) -> float:
+    """Milliseconds that Sluice adds to a quantile, round by round, over another kind."""
+    pairs = zip(found["sluice"][name], found[over][name], strict=True)
+    return statistics.median(mine - other for mine, other in pairs)
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--libraries", default=",".join(LIBRARIES))
+    parser.add_argument("--state", default="up", choices=STATES)
+    parser.add_argument("--rate", type=int, default=3000, help="events per second")
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    names = list(QUANTILES)
+    print(f"| hub | process | {' | '.join(names)} |")
+    print("|---|---|" + "---|" * len(names))
+    for library in options.libraries.split(","):
+        found = measure(library, options.state, options.rate, options.seconds, options.rounds)
+        for kind in KINDS:
+            cells = (f"{statistics.median(found[kind][name]):.2f}" for name in names)
+            print(f"| {library} | {kind} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What a run measures: the workloads with their sizes, the pools, the variants, how often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from benchmarks.load import Work
+
+POOLS = ("prefork", "gevent", "eventlet", "threads", "solo")
+GREEN = ("gevent", "eventlet")
+#: In this order; each is a method of :class:`benchmarks.run.Run`.
+STEPS = ("works", "states", "burst", "latencies", "hub", "startup", "instructions", "parts")
+#: The baseline, and its equal: what two workers without anything differ by.
+BASE, AGAIN, OURS = "nothing", "nothing-again", "sluice"
+PEERS = ("celery-events", "sentry", "opentelemetry", "stemtrace", "celeryradar", "sluice-celery")
+#: The least that a capture in plain Python can cost; see workload/peer_floor.py.
+FLOOR = "floor"
+
+NOOP = Work("no-op", "bench.noop", {}, tasks=200)
+SLEEP = Work("5 ms of sleep", "bench.sleep", {"seconds": 0.005}, tasks=100)
+CPU = Work("2 ms of CPU", "bench.cpu", {"seconds": 0.002}, tasks=80)
+FAIL = Work("a deep failure", "bench.fail", {"depth": 60}, tasks=60)
+FAN_OUT = Work("sends ten", "bench.fan_out", {"tasks": 10}, tasks=15, becomes=11)
+BURST = Work("a burst", "bench.noop", {}, tasks=50_000)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run.  `cycles` are turns of each variant in each comparison."""
+
+    name: str
+    pools: tuple[str, ...] = POOLS
+    variants: tuple[str, ...] = (BASE, AGAIN, OURS, *PEERS, FLOOR)
+    works: tuple[Work, ...] = (NOOP, SLEEP, CPU, FAIL, FAN_OUT)
+    cycles: int = 25
+    burst: Work = BURST
+    burst_pools: tuple[str, ...] = ("prefork", "gevent")
+    #: Tasks per second, tasks in a turn, and turns where latency is measured.
+    latency_rate: float = 100.0
+    latency_tasks: int = 100
+    latency_cycles: int = 10
+    latency_works: tuple[Work, ...] = (NOOP, SLEEP)
+    #: States of the ingest API besides "up", and the pools in which they are compared.
+    states: tuple[str, ...] = ("slow", "errors", "black-hole")
+    state_pools: tuple[str, ...] = ("prefork", "gevent")
+    hub_rate: int = 3000
+    hub_seconds: float = 5.0
+    hub_rounds: int = 5
+    startup_rounds: int = 9
+    #: What is done, of all there is (:mod:`benchmarks.run`).
+    steps: tuple[str, ...] = STEPS
+
+
+FULL = Plan("full")
+QUICK = replace(
+    FULL,
+    name="quick",
+    variants=(BASE, AGAIN, OURS, "celery-events"),
+    works=(NOOP,),
+    cycles=12,
+    latency_cycles=3,
+    latency_works=(NOOP,),
+    hub_seconds=3.0,
+    hub_rounds=2,
+    startup_rounds=3,
+    steps=("works", "latencies", "hub", "startup"),
+)

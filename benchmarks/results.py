@@ -1,0 +1,73 @@
+"""Reading a record: the figures that the page shows and that its sentences are made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.figures import Interval, interval, ratios
+from benchmarks.plan import AGAIN, BASE, OURS
+
+Record = dict[str, Any]
+Comparison = dict[str, Any]
+
+#: What a variant has to deliver of the starts and ends of tasks to be one that is compared with.
+ENOUGH = 0.99
+
+
+def comparisons(found: Record, *, work: str, ingest: str = "up") -> dict[str, Comparison]:
+    """Those of one workload in one state of the API, by pool."""
+    return {
+        one["pool"]: one["variants"]
+        for one in found["cost"]
+        if (one["work"], one["ingest"]) == (work, ingest)
+    }
+
+
+def ratio(variants: Comparison, name: str, what: str = "cpu_us") -> Interval:
+    """A variant's figure over that of the baseline, cycle by cycle."""
+    return interval(ratios(variants[name][what], variants[BASE][what]))
+
+
+def band(variants: Comparison, what: str = "cpu_us") -> Interval:
+    """What two equal workers differed by in the same comparison."""
+    return ratio(variants, AGAIN, what)
+
+
+def delivered(one: Comparison) -> float | None:
+    """The share of starts and ends of tasks that arrived; None where nothing is delivered."""
+    told, given = one["delivered"]["tasks"], one["delivered"]["given"]
+    if not told:
+        return None
+    ends = told.get("succeeded", 0) + told.get("failed", 0)
+    share: float = (told.get("started", 0) + ends) / (2 * given)
+    return share
+
+
+def best_peer(variants: Comparison) -> tuple[str, Interval] | None:
+    """The cheapest other variant that delivers enough."""
+    rivals = {
+        name: ratio(variants, name)
+        for name, one in variants.items()
+        if name not in (BASE, AGAIN, OURS) and (delivered(one) or 0) >= ENOUGH
+    }
+    if not rivals:
+        return None
+    name = min(rivals, key=lambda rival: rivals[rival].median)
+    return name, rivals[name]
+
+
+def cheaper_than_ours(variants: Comparison) -> dict[str, tuple[Interval, float]]:
+    """Peers that cost less than Sluice, whatever they deliver: their ratio, and that share."""
+    ours = ratio(variants, OURS).median
+    return {
+        name: (ratio(variants, name), delivered(one) or 0.0)
+        for name, one in variants.items()
+        if name not in (BASE, AGAIN, OURS)
+        and delivered(one) is not None
+        and ratio(variants, name).median < ours
+    }
+
+
+def percent(value: float) -> str:
+    """A ratio as what it adds: 1.083 is "+8.3 %"."""
+    return f"{(value - 1) * 100:+.1f} %"

@@ -1,0 +1,194 @@
+"""The whole proof: every comparison of a plan, one after the other, into one JSON record.
+
+    python -m benchmarks.run [--quick] [--pools gevent,solo] [--variants sluice,sentry] ...
+
+`scripts/bench` runs this and then writes the page (:mod:`benchmarks.page`).  What a machine cannot
+do (a peer that cannot be installed, no valgrind) is left out, and the record says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks import hub_stall, instructions, record, rounds, startup
+from benchmarks.environments import Environments, versions
+from benchmarks.load import Work
+from benchmarks.peers import PEERS, Peer
+from benchmarks.plan import FULL, QUICK, STEPS, Plan
+
+_PARTS = (
+    *(sys.executable, "-m", "pytest", "benchmarks", "-q", "-p", "no:randomly"),
+    *("-m", "not pool", "--timeout=1800"),
+)
+Variants = dict[str, tuple[Peer, Path]]
+
+
+class Run:
+    """One run of a plan; `found` is its record, whole after every comparison."""
+
+    def __init__(self, plan: Plan, environments: Environments) -> None:
+        self.plan = plan
+        chosen = [peer for peer in PEERS if peer.name in plan.variants]
+        say(f"environments for {', '.join(peer.name for peer in chosen)}")
+        pythons, missing = environments.all(chosen)
+        self.variants: Variants = {
+            peer.name: (peer, pythons[peer.name]) for peer in chosen if peer.name in pythons
+        }
+        self.found: dict[str, Any] = {
+            "about": record.about(plan.name),
+            "variants": {
+                name: {"title": peer.title, "versions": _own(peer, python)}
+                for name, (peer, python) in self.variants.items()
+            },
+            "missing": missing,
+            "cost": [],
+            "latency": [],
+            "hub": {},
+            "startup": {},
+        }
+
+    def run(self) -> None:
+        """All steps of the plan."""
+        begun = time.monotonic()
+        for step in STEPS:
+            if step in self.plan.steps:
+                getattr(self, f"_{step}")()
+        self.found["about"]["seconds"] = round(time.monotonic() - begun)
+
+    def _works(self) -> None:
+        for pool in self.plan.pools:
+            for work in self.plan.works:
+                self._cost(pool, work._replace(cycles=self.plan.cycles))
+
+    def _states(self) -> None:
+        plan = self.plan
+        for pool in plan.state_pools:
+            for state in plan.states:
+                self._cost(pool, plan.works[0]._replace(cycles=plan.cycles), state)
+
+    def _burst(self) -> None:
+        for pool in self.plan.burst_pools:
+            self._cost(pool, self.plan.burst)
+
+    def _latencies(self) -> None:
+        for pool in self.plan.pools:
+            for work in self.plan.latency_works:
+                self._latency(pool, work)
+
+    def _startup(self) -> None:
+        say("start-up")
+        self.found["startup"] = startup.measure(self.plan.startup_rounds)
+
+    def _instructions(self) -> None:
+        if instructions.available():
+            say("instructions")
+            work = self.plan.works[0]._replace(tasks=100)
+            self.found["instructions"] = {
+                "capture": instructions.of_a_capture(),
+                "workers": instructions.of_workers(self.variants, work),
+            }
+
+    def _parts(self) -> None:
+        say("parts")
+        self.found["parts"] = parts()
+
+    def _cost(self, pool: str, work: Work, state: str = "up") -> None:
+        say(f"cost: {pool}, {work.name}, API {state}")
+        measured = rounds.compare(self.variants, pool, work, ingest=state)
+        self.found["cost"].append(
+            {"pool": pool, "work": work.name, "ingest": state, "variants": measured}
+        )
+
+    def _latency(self, pool: str, work: Work) -> None:
+        plan = self.plan
+        say(f"latency: {pool}, {work.name}")
+        sized = work._replace(tasks=plan.latency_tasks, cycles=plan.latency_cycles)
+        measured = rounds.latencies(self.variants, pool, sized, plan.latency_rate)
+        self.found["latency"].append(
+            {"pool": pool, "work": work.name, "rate": plan.latency_rate, "variants": measured}
+        )
+
+    def _hub(self) -> None:
+        plan = self.plan
+        for library in (one for one in hub_stall.LIBRARIES if one in plan.pools):
+            for state in hub_stall.STATES:
+                say(f"hub stall: {library}, API {state}")
+                measured = hub_stall.measure(
+                    library, state, plan.hub_rate, plan.hub_seconds, plan.hub_rounds
+                )
+                self.found["hub"].setdefault(library, {})[state] = measured
+
+
+def parts() -> dict[str, dict[str, float]]:
+    """The benchmarks of single parts (pytest-benchmark), in microseconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "parts.json"
+        subprocess.run(
+            [*_PARTS, f"--benchmark-json={path}"],
+            cwd=record.ROOT,
+            check=True,
+            stdout=sys.stderr,
+        )
+        measured = json.loads(path.read_text())["benchmarks"]
+    names = ("min", "median", "iqr")
+    return {
+        one["name"]: {name: one["stats"][name] * 1e6 for name in names} | {"group": one["group"]}
+        for one in measured
+    }
+
+
+def say(text: str) -> None:
+    """Tell whoever waits what is being done."""
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def _own(peer: Peer, python: Path) -> dict[str, str]:
+    """The versions of what a peer was installed for."""
+    wanted = {one.partition("==")[0] for one in peer.requirements}
+    return {name: found for name, found in versions(python).items() if name in wanted}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few minutes instead of hours")
+    parser.add_argument("--pools", help="instead of the plan's, with commas")
+    parser.add_argument("--variants", help="instead of the plan's, with commas")
+    parser.add_argument("--cycles", type=int, help="turns of each comparison")
+    parser.add_argument("--works", help="names of workloads, with commas")
+    parser.add_argument("--steps", help=f"with commas, of {', '.join(STEPS)}")
+    parser.add_argument("--environments", type=Path, required=True, help="folder to keep them in")
+    parser.add_argument("--json", type=Path, required=True, help="where the record goes")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the plan and write its record."""
+    given = _arguments()
+    plan = QUICK if given.quick else FULL
+    if given.pools:
+        plan = replace(plan, pools=tuple(given.pools.split(",")))
+    if given.variants:
+        plan = replace(plan, variants=tuple(given.variants.split(",")))
+    if given.steps:
+        plan = replace(plan, steps=tuple(given.steps.split(",")))
+    if given.works:
+        plan = replace(plan, works=tuple(w for w in plan.works if w.name in given.works.split(",")))
+    if given.cycles:
+        plan = replace(plan, cycles=given.cycles)
+    run = Run(plan, Environments(given.environments))
+    try:
+        run.run()
+    finally:
+        record.write(run.found, given.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""The page's tables, each out of one part of a record, as Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from benchmarks import results
+from benchmarks.figures import Interval, interval, ratios
+from benchmarks.plan import BASE, BURST, NOOP
+from benchmarks.results import Comparison, Record
+
+_STALLS = ("p50", "p99", "p99.9", "max")
+
+
+class Tables:
+    """All of them."""
+
+    def __init__(self, found: Record) -> None:
+        self._found = found
+        self._titles = {name: one["title"] for name, one in found["variants"].items()}
+        self._noop = results.comparisons(found, work=NOOP.name)
+
+    def cpu(self) -> str:
+        pools = list(self._noop)
+        rows = [["", *pools]]
+        base = [statistics.median(self._noop[pool][BASE]["cpu_us"]) for pool in pools]
+        rows.append(["us per task without", *(f"{one:.0f}" for one in base)])
+        groups = {}
+        for pool in pools:
+            variants = self._noop[pool]
+            groups[pool] = {
+                name: results.ratio(variants, name) for name in variants if name != BASE
+            }
+        rows += [
+            [self._titles[name], *(str(groups[pool][name]) for pool in pools)]
+            for name in self._compared()
+        ]
+        return table(rows)
+
+    def speed(self) -> str:
+        rows = [["", "pool", "CPU of MAIN", "CPU of children, us per task", "tasks per second"]]
+        for pool, variants in self._noop.items():
+            for name in self._compared():
+                one = variants[name]
+                pairs = zip(one["cpu_us"], one["main_us"], strict=True)
+                children = statistics.median(total - main for total, main in pairs)
+                base = [1 / value for value in variants[BASE]["task_us"]]
+                throughput = interval(ratios([1 / value for value in one["task_us"]], base))
+                rows.append(
+                    [
+                        self._titles[name],
+                        pool,
+                        str(results.ratio(variants, name, "main_us")),
+                        f"{children:.0f}" if pool == "prefork" else "",
+                        str(throughput),
+                    ]
+                )
+        return table(rows)
+
+    def works(self) -> str:
+        rows = [["workload", "pool", *(self._titles[name] for name in self._compared())]]
+        for one in self._found["cost"]:
+            if one["ingest"] == "up" and one["work"] not in (NOOP.name, BURST.name):
+                cells = (str(results.ratio(one["variants"], name)) for name in self._compared())
+                rows.append([one["work"], one["pool"], *cells])
+        return table(rows)
+
+    def latency(self) -> str:
+        rows = [["workload", "pool", "from", "quantile", *map(self._title, self._compared())]]
+        for one in self._found["latency"]:
+            for what in ("sent_to_done", "started_to_done"):
+                for name in ("p50", "p95", "p99"):
+                    cells = [
+                        str(_latency(one["variants"], v, what, name)) for v in self._compared()
+                    ]
+                    rows.append([one["work"], one["pool"], what.replace("_", " "), name, *cells])
+        return table(rows)
+
+    def stall(self) -> str:
+        rows = [["hub", "API", "process", *_STALLS]]
+        for library, states in self._found["hub"].items():
+            for state, kinds in states.items():
+                for kind, found in kinds.items():
+                    cells = (f"{statistics.median(found[name]):.2f}" for name in _STALLS)
+                    rows.append([library, state, kind, *cells])
+        return table(rows)
+
+    def worker_stall(self) -> str:
+        """Of green workers whose tasks come at a pace."""
+        rows = [["pool", "workload", "variant", *_STALLS]]
+        for one in self._found["latency"]:
+            for name, found in one["variants"].items():
+                if "stall" in found:
+                    cells = (
+                        f"{statistics.median(shares[q] for shares in found['stall']) * 1e3:.2f}"
+                        for q in _STALLS
+                    )
+                    rows.append([one["pool"], one["work"], self._titles[name], *cells])
+        return table(rows)
+
+    def footprint(self) -> str:
+        head = (
+            "main MiB, child MiB, threads of main, of a child, sockets, start s, TERM to exit s, "
+        )
+        head += "idle: ms of CPU per s"
+        rows = [["pool", "variant", *head.split(", "), "bytes to the broker per task"]]
+        for pool, variants in self._noop.items():
+            for name, one in variants.items():
+                foot = one["footprint"]
+                rows.append(
+                    [
+                        pool,
+                        self._titles[name],
+                        f"{foot['main_mib']:.1f}",
+                        _number(foot["child_mib"], ".1f"),
+                        str(foot["main_threads"]),
+                        _number(foot["child_threads"], "d"),
+                        str(foot["sockets"]),
+                        f"{one['startup']:.2f}",
+                        f"{one['exit']:.2f}",
+                        f"{one['idle'] * 1e3:.2f}",
+                        f"{statistics.median(one['broker_bytes']):.0f}",
+                    ]
+                )
+        return table(rows)
+
+    def delivery(self) -> str:
+        rows = [["variant", "pool", "delivered", "requests per 1,000 tasks", "KiB per 1,000 tasks"]]
+        for name in self._titles:
+            for pool, variants in self._noop.items():
+                if (share := results.delivered(variants[name])) is None:
+                    continue
+                counts = variants[name]["delivered"]
+                thousands = counts["given"] / 1000
+                rows.append(
+                    [
+                        self._titles[name],
+                        pool,
+                        f"{share:.2%}",
+                        f"{counts.get('requests', 0) / thousands:.1f}",
+                        f"{counts.get('bytes', 0) / 1024 / thousands:.0f}",
+                    ]
+                )
+        return table(rows)
+
+    def states(self) -> str:
+        rows = [["API", "pool", *map(self._title, self._compared())]]
+        for one in self._found["cost"]:
+            if one["work"] == NOOP.name and one["pool"] in self._state_pools():
+                cells = (str(results.ratio(one["variants"], name)) for name in self._compared())
+                rows.append([one["ingest"], one["pool"], *cells])
+        return table(rows)
+
+    def burst(self) -> str:
+        rows = [["pool", "variant", "us of CPU per task", "tasks per second", "delivered"]]
+        for pool, variants in results.comparisons(self._found, work=BURST.name).items():
+            for name, one in variants.items():
+                rows.append(
+                    [
+                        pool,
+                        self._titles[name],
+                        f"{one['cpu_us'][0]:.0f}",
+                        f"{1e6 / one['task_us'][0]:.0f}",
+                        _number(results.delivered(one), ".2%"),
+                    ]
+                )
+        return table(rows)
+
+    def startup(self) -> str:
+        rows = [["process", "ms: median (min to max)", "of requests, urllib3, tenacity imported"]]
+        for kind, one in self._found["startup"].items():
+            values = one["ms"]
+            rows.append(
+                [
+                    kind,
+                    f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})",
+                    str(one["imported"]),
+                ]
+            )
+        return table(rows)
+
+    def parts(self) -> str:
+        rows = [["part", "minimum, us", "median, us", "interquartile range, us"]]
+        for name, one in self._found.get("parts", {}).items():
+            title = name.removeprefix("test_").replace("_", " ")
+            figures = (f"{one[what]:,.2f}" for what in ("min", "median", "iqr"))
+            rows.append([f"{one['group']}: {title}", *figures])
+        return table(rows)
+
+    def instructions(self) -> str:
+        found = self._found.get("instructions")
+        if not found:
+            return "Not counted in this run."
+        rows = [["what", "instructions", "over the baseline"]]
+        rows.append(["one capture", f"{found['capture']:,.0f}", ""])
+        base = found["workers"][BASE]
+        for name, count in found["workers"].items():
+            rows.append([f"a task, {self._titles[name]}", f"{count:,.0f}", f"{count / base:.3f}"])
+        return table(rows)
+
+    def _compared(self) -> list[str]:
+        return [name for name in self._titles if name != BASE]
+
+    def _title(self, name: str) -> str:
+        return str(self._titles[name])
+
+    def _state_pools(self) -> set[str]:
+        return {one["pool"] for one in self._found["cost"] if one["ingest"] != "up"}
+
+
+def _latency(variants: Comparison, name: str, what: str, quantile: str) -> Interval:
+    mine, base = ([shares[quantile] for shares in variants[one][what]] for one in (name, BASE))
+    return interval(ratios(mine, base))
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def table(rows: Sequence[Iterable[str]]) -> str:
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    if not body:
+        return "Not measured in this run."
+    return "\n".join([head, "|" + "---|" * len(list(rows[0])), *body])

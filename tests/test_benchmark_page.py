@@ -1,0 +1,136 @@
+"""The page that a run of the benchmarks writes: its sentences follow from the record alone."""
+
+from string import Template
+
+import pytest
+
+from benchmarks.page import TEMPLATE, Page
+from benchmarks.rounds import QUANTILES
+
+TITLES = {
+    "nothing": "nothing",
+    "nothing-again": "nothing, again (A/A)",
+    "sluice": "Sluice",
+    "sentry": "sentry-sdk",
+    "celeryradar": "celeryradar-sdk",
+}
+CYCLES = 8
+
+
+def variant(cost, share):
+    """One variant: its CPU over the baseline's, and the share of events that arrived."""
+    told = {"started": round(1000 * share), "succeeded": round(1000 * share)} if share else {}
+    shares = [dict.fromkeys(QUANTILES, cost / 1000)] * CYCLES
+    return {
+        "startup": 1.0,
+        "exit": 1.1,
+        "idle": 0.001,
+        "cpu_us": [cost * drift for drift in range(1, CYCLES + 1)],
+        "main_us": [cost * drift / 2 for drift in range(1, CYCLES + 1)],
+        "stall": shares,
+        "task_us": [cost * drift for drift in range(1, CYCLES + 1)],
+        "broker_bytes": [1383.0] * CYCLES,
+        "footprint": {
+            "main_mib": 40.0,
+            "child_mib": None,
+            "main_threads": 1,
+            "child_threads": None,
+            "sockets": 4,
+        },
+        "delivered": {"tasks": told, "given": 1000, "requests": 10, "bytes": 1024},
+        "sent_to_done": shares,
+        "started_to_done": shares,
+    }
+
+
+def record(**costs):
+    """A run of one pool, with these costs and shares of the variants after the baseline."""
+    found = {"nothing": variant(100, None), "nothing-again": variant(101, None)}
+    found |= {name: variant(*how) for name, how in costs.items()}
+    works = ("no-op", "5 ms of sleep", "a burst")
+    quantiles = {name: [0.2] * 3 for name in QUANTILES}
+    late = {name: [0.9] * 3 for name in QUANTILES}
+    return {
+        "about": {
+            "date": "2026-01-01",
+            "commit": "abcdef0",
+            "cpus": 2,
+            "cpu": "a processor",
+            "system": "Linux",
+            "python": "3.12.0",
+            "packages": {"celery": "5.7.0"},
+            "seconds": 7200,
+        },
+        "variants": {name: {"title": TITLES[name], "versions": {}} for name in found},
+        "missing": {},
+        "cost": [
+            {"pool": "gevent", "work": work, "ingest": state, "variants": found}
+            for work, state in [*((work, "up") for work in works), ("no-op", "errors")]
+        ],
+        "latency": [{"pool": "gevent", "work": "no-op", "rate": 100.0, "variants": found}],
+        "hub": {"gevent": {"up": {"idle": quantiles, "without": quantiles, "sluice": late}}},
+        "startup": {"plain": {"ms": [30.0, 31.0], "imported": 0}},
+        "instructions": {"capture": 40_000.0, "workers": dict.fromkeys(found, 1e7)},
+        "parts": {
+            "test_append": {"group": "ring", "min": 1.0, "median": 1.4, "iqr": 0.1},
+            "test_capture": {"group": "one event", "min": 4.0, "median": 5.5, "iqr": 0.1},
+        },
+    }
+
+
+def page(**costs):
+    return Template(TEMPLATE.read_text()).substitute(Page(record(**costs)).parts())
+
+
+def test_the_first_lines_say_what_was_found():
+    text = page(sluice=(108, 1), sentry=(150, 0.995))
+    assert "with Sluice a no-op task costs 8 % more CPU; delivered: every start and end" in text
+    assert "gevent: +8.0 %, less than the best of the others" in text
+    assert "sentry-sdk, +50.0 %" in text
+    assert "differ by +1.0 %" in text
+    assert "No other one costs less" in text
+
+
+def test_it_says_where_another_is_cheaper():
+    text = page(sluice=(108, 1), sentry=(105, 0.995))
+    assert "**more than** the best of the others" in text
+    assert "**sentry-sdk costs less in gevent** (+5.0 %) and delivered 99.5%" in text
+
+
+def test_a_cheap_one_that_loses_events_shows_both():
+    text = page(sluice=(108, 1), sentry=(150, 1), celeryradar=(102, 0.4))
+    assert "less than the best of the others that deliver 99 % (sentry-sdk" in text
+    assert "**celeryradar-sdk costs less in gevent** (+2.0 %) and delivered 40.0%" in text
+
+
+def test_it_says_what_was_lost_of_our_own():
+    assert "delivered: 99.90% of starts and ends" in page(sluice=(108, 0.999))
+
+
+@pytest.mark.parametrize(
+    ("goal", "met"),
+    [
+        ("CPU per no-op task, gevent | <= 1.03", False),
+        ("hub stall p99 added, gevent", False),
+        ("append of one prepared record", True),
+        ("a whole capture", False),
+    ],
+)
+def test_a_goal_is_reached_or_not(goal, met):
+    (line,) = [line for line in page(sluice=(108, 1)).splitlines() if goal in line]
+    assert line.endswith(" reached |") is met
+    assert ("**not reached**" in line) is not met
+
+
+def test_a_difference_within_the_noise_is_none():
+    (line,) = [
+        line for line in page(sluice=(101, 1)).splitlines() if "CPU per task of 5 ms" in line
+    ]
+    assert line.endswith(" reached |")
+    assert "not reached" not in line
+
+
+def test_each_table_is_one():
+    for block in page(sluice=(108, 1), sentry=(150, 1)).split("\n\n"):
+        if block.startswith("|"):
+            assert len({line.count("|") for line in block.splitlines()}) == 1, block
