@@ -52,6 +52,7 @@ def record(**costs):
     late = {name: [0.9] * 3 for name in QUANTILES}
     return {
         "about": {
+            "plan": "full",
             "date": "2026-01-01",
             "commit": "abcdef0",
             "cpus": 2,
