@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.contender import Contender, contender
+from benchmarks.contender import Contender
 from benchmarks.load import QUEUE, message
 from benchmarks.peers import named
-from benchmarks.plan import BASE, NOOP, OURS, POOLS
+from benchmarks.plan import BASE, NOOP, OURS
+from tests.harness import POOLS
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis]
 _ROUNDS, _WARM_UP = 20, 3
@@ -27,7 +28,7 @@ _ROUNDS, _WARM_UP = 20, 3
 @pytest.fixture(params=(BASE, OURS))
 def worker(request: pytest.FixtureRequest, pool: str) -> Iterator[Contender]:
     """A worker in this environment, which has the checkout."""
-    with contender(named(request.param), Path(sys.executable), pool, 2) as one:
+    with Contender(named(request.param), Path(sys.executable), pool, 2) as one:
         yield one
 
 

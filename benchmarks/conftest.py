@@ -6,10 +6,8 @@ import mmap
 
 import pytest
 
-from benchmarks.fakes import CONNECTION
+from benchmarks.fakes import observer_of
 from sluice.capture.request import TaskObserver
-from sluice.notices import Notices
-from sluice.recorder import Recorder
 from sluice.ring import Reader, Ring
 
 
@@ -32,6 +30,4 @@ def ring() -> Ring:
 
 @pytest.fixture
 def observer(ring: Ring) -> TaskObserver:
-    recorder = Recorder(CONNECTION, None, Notices(), lambda: None)
-    recorder.ring = ring
-    return TaskObserver(recorder, tracebacks=True)
+    return observer_of(ring)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 
 import psutil
 
-from benchmarks.load import QUEUE, Work, messages
+from benchmarks.load import QUEUE, Work, message
 from benchmarks.peers import WORKLOAD, Peer
 from benchmarks.reception import Reception
 from benchmarks.stamps import Stamps
@@ -81,7 +81,10 @@ class Footprint(NamedTuple):
 
 
 class Contender:
-    """A running worker.  `stop()` ends it with TERM and tells how long that took."""
+    """A running worker, for a ``with`` block.
+
+    `stop()` ends it with TERM and tells how long that took.
+    """
 
     def __init__(
         self,
@@ -94,8 +97,6 @@ class Contender:
         wrap: Sequence[str] = (),
     ) -> None:
         self.peer = peer
-        self.pool = pool
-        self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
             self.broker = Valkey()
             self.broker.start()
@@ -130,7 +131,7 @@ class Contender:
 
     def take_turn(self, work: Work) -> Turn:
         """Put a turn's messages into the queue at once, and wait for the end of the last task."""
-        prepared = list(messages(work))
+        prepared = [message(work.task, work.kwargs) for _ in range(work.tasks)]
         before = self._sent_to_broker()
         begun = time.monotonic()
         for number in range(0, len(prepared), 10_000):
@@ -174,7 +175,10 @@ class Contender:
         """Seconds from TERM to the end of the process."""
         return self.worker.stop(timeout=_LONGEST_END).seconds
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
         """Let go of everything; a worker that still runs is killed."""
         self._stack.close()
 
@@ -185,13 +189,3 @@ def _used(pid: int) -> float:
 
 def _pss(process: psutil.Process) -> float:
     return float(process.memory_full_info().pss) / 2**20
-
-
-@contextlib.contextmanager
-def contender(*args: Any, **kwargs: Any) -> Iterator[Contender]:
-    """A started worker, closed at the end."""
-    one = Contender(*args, **kwargs)
-    try:
-        yield one
-    finally:
-        one.close()

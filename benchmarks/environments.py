@@ -29,11 +29,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.peers import PEERS, Peer, named
+from tests.harness.processes import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-ROOT: Final = Path(__file__).parents[1]
 
 #: What every environment has, whatever runs in it, with the extras that it needs there.
 SAME: Final = {"celery": "[redis]", "kombu": "", "redis": "", "gevent": "", "eventlet": ""}

@@ -7,6 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from sluice.capture.request import TaskObserver, hooked
+from sluice.notices import Notices
+from sluice.recorder import Recorder
+from sluice.ring import Ring
 
 CONNECTION = "6f1f64a7-6d5e-4f6e-9d0b-2f6f3c1f7a11"
 TASK_ID = "45961a8c-1d54-41ed-af4e-8fc48b959485"
@@ -27,6 +30,13 @@ class FakeRequest:
 
     def send_event(self, celery_event: str, **fields: Any) -> None:
         """Celery's own: it does nothing without an enabled dispatcher."""
+
+
+def observer_of(ring: Ring) -> TaskObserver:
+    """Who writes down in `ring` what requests tell."""
+    recorder = Recorder(CONNECTION, None, Notices(), lambda: None)
+    recorder.ring = ring
+    return TaskObserver(recorder, tracebacks=True)
 
 
 def started(observer: TaskObserver) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 _RESAMPLINGS = 2000
@@ -36,6 +37,11 @@ class Interval(NamedTuple):
 
 def interval(values: Sequence[float]) -> Interval:
     """The median of `values` with its interval; the same values give the same bounds."""
+    return _interval(tuple(values))
+
+
+@cache  # a page asks for the same ones in sentences, tables and pictures
+def _interval(values: tuple[float, ...]) -> Interval:
     source = random.Random(len(values))
     medians = sorted(
         statistics.median(source.choices(values, k=len(values))) for _ in range(_RESAMPLINGS)

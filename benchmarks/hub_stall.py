@@ -17,13 +17,13 @@ import random
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 from benchmarks.figures import quantile
 from benchmarks.rounds import QUANTILES
 from sluice.testing import Answer, IngestServer
 from tests.harness import environment
 from tests.harness.folders import ring_folder
+from tests.harness.processes import ROOT
 
 LIBRARIES = ("gevent", "eventlet")
 KINDS = ("idle", "without", "sluice")
@@ -52,7 +52,7 @@ def _run(library: str, kind: str, state: str, rate: int, seconds: float) -> list
         done = subprocess.run(
             [*_PROCESS, library, kind, str(rate), str(seconds)],
             env=environment(ingest_url=server.url, spool_dir=folder),
-            cwd=Path(__file__).parents[1],
+            cwd=ROOT,
             capture_output=True,
             text=True,
             check=False,
@@ -60,12 +60,6 @@ def _run(library: str, kind: str, state: str, rate: int, seconds: float) -> list
     assert done.returncode == 0, done.stderr
     late: list[float] = json.loads(done.stdout.splitlines()[-1])
     return late
-
-
-def added(found: dict[str, dict[str, list[float]]], name: str, over: str) -> float:
-    """Milliseconds that Sluice adds to a quantile, round by round, over another kind."""
-    pairs = zip(found["sluice"][name], found[over][name], strict=True)
-    return statistics.median(mine - other for mine, other in pairs)
 
 
 def main() -> None:

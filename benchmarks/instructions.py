@@ -16,21 +16,16 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks.contender import contender
+from benchmarks.contender import Contender
 from benchmarks.load import Work
 from benchmarks.peers import Peer
 from tests.harness import environment, wait_for
 
 _CAPTURES = """
 import mmap, sys
-from benchmarks.fakes import CONNECTION, started
-from sluice.capture.request import TaskObserver
-from sluice.notices import Notices
-from sluice.recorder import Recorder
+from benchmarks.fakes import observer_of, started
 from sluice.ring import Ring
-recorder = Recorder(CONNECTION, None, Notices(), lambda: None)
-recorder.ring = Ring(mmap.mmap(-1, 8 << 20), ring_id=3)
-send_event = started(TaskObserver(recorder, tracebacks=True)).send_event
+send_event = started(observer_of(Ring(mmap.mmap(-1, 8 << 20), ring_id=3))).send_event
 print("READY", flush=True)
 for line in sys.stdin:
     for _ in range(int(line)):
@@ -83,7 +78,7 @@ def of_workers(variants: Mapping[str, tuple[Peer, Path]], work: Work) -> dict[st
     for name, (peer, python) in variants.items():
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "callgrind"
-            with contender(peer, python, "solo", 1, wrap=_wrap(out)) as one:
+            with Contender(peer, python, "solo", 1, wrap=_wrap(out)) as one:
                 one.take_turn(work)
                 count = _count(one.worker.pid, out, lambda: one.take_turn(work))
                 found[name] = count / (work.tasks * work.becomes)

@@ -74,12 +74,6 @@ def message(task: str, kwargs: dict[str, Any]) -> str:
     )
 
 
-def messages(work: Work) -> Iterator[str]:
-    """Those of one turn."""
-    for _ in range(work.tasks):
-        yield message(work.task, work.kwargs)
-
-
 def paced(
     work: Work, rate: float, slots: Iterable[int], put: Callable[[str], object]
 ) -> Iterator[tuple[int, float]]:

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 from string import Template
-from typing import Any
 
 from benchmarks import results
 from benchmarks.plan import NOOP, OURS, SLEEP
@@ -30,7 +28,7 @@ class Page:
     def __init__(self, found: Record) -> None:
         self._found = found
         self._tables = Tables(found)
-        self._titles = {name: one["title"] for name, one in found["variants"].items()}
+        self._titles = results.titles(found)
         self._noop = results.comparisons(found, work=NOOP.name)
 
     def parts(self) -> dict[str, str]:
@@ -120,7 +118,7 @@ class Page:
             )
         for library, states in self._found["hub"].items():
             for name, goal in STALL_GOALS.items():
-                added = _added(states["up"], name)
+                added = results.stall_added(states["up"], name)
                 rows.append(
                     [
                         f"hub stall {name} added, {library}",
@@ -165,13 +163,6 @@ class Page:
     def _missing(self) -> str:
         missing = self._found["missing"]
         return f"Not to be had on this machine: {', '.join(missing)}." if missing else ""
-
-
-def _added(kinds: dict[str, Any], name: str) -> float:
-    return statistics.median(
-        float(mine - idle)
-        for mine, idle in zip(kinds[OURS][name], kinds["idle"][name], strict=True)
-    )
 
 
 def _pair(low: float, high: float) -> str:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from benchmarks.load import Work
+from benchmarks.peers import PEERS
+from tests.harness import POOLS
 
-POOLS = ("prefork", "gevent", "eventlet", "threads", "solo")
-GREEN = ("gevent", "eventlet")
 #: In this order; each is a method of :class:`benchmarks.run.Run`.
 STEPS = ("works", "states", "burst", "latencies", "hub", "startup", "instructions", "parts")
 #: The baseline, and its equal: what two workers without anything differ by.
 BASE, AGAIN, OURS = "nothing", "nothing-again", "sluice"
-PEERS = ("celery-events", "sentry", "opentelemetry", "stemtrace", "celeryradar", "sluice-celery")
-#: The least that a capture in plain Python can cost; see workload/peer_floor.py.
-FLOOR = "floor"
 
 NOOP = Work("no-op", "bench.noop", {}, tasks=200)
 SLEEP = Work("5 ms of sleep", "bench.sleep", {"seconds": 0.005}, tasks=100)
@@ -30,7 +27,7 @@ class Plan:
 
     name: str
     pools: tuple[str, ...] = POOLS
-    variants: tuple[str, ...] = (BASE, AGAIN, OURS, *PEERS, FLOOR)
+    variants: tuple[str, ...] = tuple(peer.name for peer in PEERS)
     works: tuple[Work, ...] = (NOOP, SLEEP, CPU, FAIL, FAN_OUT)
     cycles: int = 25
     burst: Work = BURST

@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 
 from benchmarks import results
 from benchmarks.figures import Interval
-from benchmarks.plan import AGAIN, BASE, NOOP
+from benchmarks.plan import AGAIN, NOOP
 from benchmarks.results import Record
 
 #: Readable on white and on black: a contrast of 4 to 1 with both.
@@ -33,12 +33,9 @@ _STYLE = {
 
 def draw(found: Record, folder: Path) -> None:
     """All of them."""
-    titles = {name: one["title"] for name, one in found["variants"].items()}
-    groups = {
-        pool: {name: results.ratio(variants, name) for name in variants if name != BASE}
-        for pool, variants in results.comparisons(found, work=NOOP.name).items()
-    }
-    _ratios(folder / "cpu.svg", groups, titles)
+    noop = results.comparisons(found, work=NOOP.name)
+    groups = {pool: results.all_ratios(variants) for pool, variants in noop.items()}
+    _ratios(folder / "cpu.svg", groups, results.titles(found))
     for library, states in found["hub"].items():
         shown = {
             kind: {name: statistics.median(values) for name, values in quantiles.items()}

@@ -10,8 +10,8 @@ import time
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from benchmarks.environments import ROOT
 from benchmarks.peers import Peer
+from tests.harness.processes import ROOT
 
 #: Seconds between two looks while it goes quiet.
 _LOOK: Final = 0.1
@@ -56,12 +56,6 @@ class Reception:
 
     def __repr__(self) -> str:
         return f"<Reception {self.url or 'not started'}>"
-
-    @property
-    def pid(self) -> int:
-        """The receiver's process, whose CPU is not the worker's."""
-        assert self._process
-        return self._process.pid
 
     def totals(self) -> dict[str, Any]:
         """``state``, ``requests``, ``refused``, ``bytes``, ``body_bytes``, ``connections``."""

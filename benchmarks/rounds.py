@@ -15,11 +15,12 @@ import contextlib
 import itertools
 import random
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contender import Contender, Cpu, contender
+from benchmarks.contender import Contender, Cpu
 from benchmarks.figures import quantile
 from benchmarks.load import QUEUE, Work, paced
 from benchmarks.peers import Peer
@@ -49,7 +50,7 @@ def compare(
     with _started(variants, pool, work, latency=False) as contenders:
         for one in contenders.values():
             one.reception.become(ingest)
-        found = {name: _begun(one) for name, one in contenders.items()}
+        found: dict[str, dict[str, Any]] = {name: defaultdict(list) for name in contenders}
         warm_up = work.cycles > 1
         rest: dict[str, Cpu] = {}
         for number in range(work.cycles + warm_up):
@@ -95,7 +96,7 @@ def latencies(
     to its end, both as Celery's own callbacks `before_start` and `after_return` see them.
     """
     with _started(variants, pool, work, latency=True) as contenders:
-        found = {name: _begun(one) for name, one in contenders.items()}
+        found: dict[str, dict[str, Any]] = {name: defaultdict(list) for name in contenders}
         slots = {name: itertools.count() for name in contenders}
         for name in _shuffled(contenders):  # to warm up
             _one_pace(contenders[name], work, rate, slots[name])
@@ -104,7 +105,7 @@ def latencies(
                 measured = _one_pace(contenders[name], work, rate, slots[name])
                 for what, values in measured.items():
                     shares = {label: quantile(values, share) for label, share in QUANTILES.items()}
-                    found[name].setdefault(what, []).append(shares)
+                    found[name][what].append(shares)
         for name, one in contenders.items():
             _end(one, found[name], work.tasks * (work.cycles + 1))
     return found
@@ -144,20 +145,16 @@ def _started(
     with contextlib.ExitStack() as stack:
         started = {
             name: stack.enter_context(
-                contender(*variants[name], pool, work.concurrency, latency=latency)
+                Contender(*variants[name], pool, work.concurrency, latency=latency)
             )
             for name in _shuffled(variants)
         }
         yield {name: started[name] for name in variants}
 
 
-def _begun(one: Contender) -> dict[str, Any]:
-    turns: dict[str, Any] = {name: [] for name in ("cpu_us", "main_us", "task_us", "broker_bytes")}
-    return {"startup": one.startup} | turns
-
-
 def _end(one: Contender, found: dict[str, Any], given: int) -> None:
-    """What is measured once: at the end of the load, and at the end of the worker."""
+    """What is measured once: at the start, at the end of the load, and at that of the worker."""
+    found["startup"] = one.startup
     found["footprint"] = one.footprint()._asdict()
     one.reception.become("up")
     found["exit"] = one.stop()

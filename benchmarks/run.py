@@ -21,8 +21,9 @@ from typing import Any
 from benchmarks import hub_stall, instructions, record, rounds, startup
 from benchmarks.environments import Environments, versions
 from benchmarks.load import Work
-from benchmarks.peers import PEERS, Peer
+from benchmarks.peers import Peer, named
 from benchmarks.plan import FULL, QUICK, STEPS, Plan
+from tests.harness.processes import ROOT
 
 _PARTS = (
     *(sys.executable, "-m", "pytest", "benchmarks", "-q", "-p", "no:randomly"),
@@ -36,7 +37,7 @@ class Run:
 
     def __init__(self, plan: Plan, environments: Environments) -> None:
         self.plan = plan
-        chosen = [peer for peer in PEERS if peer.name in plan.variants]
+        chosen = [named(name) for name in plan.variants]
         say(f"environments for {', '.join(peer.name for peer in chosen)}")
         pythons, missing = environments.all(chosen)
         self.variants: Variants = {
@@ -133,7 +134,7 @@ def parts() -> dict[str, dict[str, float]]:
         path = Path(folder) / "parts.json"
         subprocess.run(
             [*_PARTS, f"--benchmark-json={path}"],
-            cwd=record.ROOT,
+            cwd=ROOT,
             check=True,
             stdout=sys.stderr,
         )
@@ -173,12 +174,9 @@ def main() -> None:
     """Run the plan and write its record."""
     given = _arguments()
     plan = QUICK if given.quick else FULL
-    if given.pools:
-        plan = replace(plan, pools=tuple(given.pools.split(",")))
-    if given.variants:
-        plan = replace(plan, variants=tuple(given.variants.split(",")))
-    if given.steps:
-        plan = replace(plan, steps=tuple(given.steps.split(",")))
+    lists = {name: getattr(given, name) for name in ("pools", "variants", "steps")}
+    chosen: dict[str, Any] = {name: tuple(text.split(",")) for name, text in lists.items() if text}
+    plan = replace(plan, **chosen)
     if given.works:
         plan = replace(plan, works=tuple(w for w in plan.works if w.name in given.works.split(",")))
     if given.cycles:

@@ -18,7 +18,7 @@ class Tables:
 
     def __init__(self, found: Record) -> None:
         self._found = found
-        self._titles = {name: one["title"] for name, one in found["variants"].items()}
+        self._titles = results.titles(found)
         self._noop = results.comparisons(found, work=NOOP.name)
 
     def cpu(self) -> str:
@@ -26,12 +26,7 @@ class Tables:
         rows = [["", *pools]]
         base = [statistics.median(self._noop[pool][BASE]["cpu_us"]) for pool in pools]
         rows.append(["us per task without", *(f"{one:.0f}" for one in base)])
-        groups = {}
-        for pool in pools:
-            variants = self._noop[pool]
-            groups[pool] = {
-                name: results.ratio(variants, name) for name in variants if name != BASE
-            }
+        groups = {pool: results.all_ratios(self._noop[pool]) for pool in pools}
         rows += [
             [self._titles[name], *(str(groups[pool][name]) for pool in pools)]
             for name in self._compared()
@@ -59,7 +54,7 @@ class Tables:
         return table(rows)
 
     def works(self) -> str:
-        rows = [["workload", "pool", *(self._titles[name] for name in self._compared())]]
+        rows = [["workload", "pool", *self._heads()]]
         for one in self._found["cost"]:
             if one["ingest"] == "up" and one["work"] not in (NOOP.name, BURST.name):
                 cells = (str(results.ratio(one["variants"], name)) for name in self._compared())
@@ -67,7 +62,7 @@ class Tables:
         return table(rows)
 
     def latency(self) -> str:
-        rows = [["workload", "pool", "from", "quantile", *map(self._title, self._compared())]]
+        rows = [["workload", "pool", "from", "quantile", *self._heads()]]
         for one in self._found["latency"]:
             for what in ("sent_to_done", "started_to_done"):
                 for name in ("p50", "p95", "p99"):
@@ -145,7 +140,7 @@ class Tables:
         return table(rows)
 
     def states(self) -> str:
-        rows = [["API", "pool", *map(self._title, self._compared())]]
+        rows = [["API", "pool", *self._heads()]]
         for one in self._found["cost"]:
             if one["work"] == NOOP.name and one["pool"] in self._state_pools():
                 cells = (str(results.ratio(one["variants"], name)) for name in self._compared())
@@ -202,8 +197,8 @@ class Tables:
     def _compared(self) -> list[str]:
         return [name for name in self._titles if name != BASE]
 
-    def _title(self, name: str) -> str:
-        return str(self._titles[name])
+    def _heads(self) -> list[str]:
+        return [self._titles[name] for name in self._compared()]
 
     def _state_pools(self) -> set[str]:
         return {one["pool"] for one in self._found["cost"] if one["ingest"] != "up"}
