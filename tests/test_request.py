@@ -407,6 +407,16 @@ def test_a_start_has_the_time_at_which_the_task_began(bench):
     assert bench.last.timestamp == moment(START + 5)
 
 
+def test_a_start_that_seems_to_be_before_the_arrival_is_told_with_it(bench):
+    """Celery reads two clocks for it in MAIN, and a pause between them makes it earlier."""
+    request = bench.request()
+    bench.observer.received(request)
+    request.time_start = START - 0.0009
+    request.send_event("task-started")
+    assert bench.last.timestamp == moment(START)
+    assert bench.last.job.started_at == moment(START)
+
+
 def test_a_success_that_waited_for_a_lost_broker_has_the_time_of_the_task(bench):
     request = bench.run()
     bench.now = START + 3600
@@ -440,8 +450,12 @@ def test_the_times_of_one_delivery_never_run_backwards(starts, steps):
         request.time_start = start
         request.send_event("task-started")
     request.send_event("task-succeeded", result="'r'", runtime=0.25)
-    times = [event.timestamp for event in bench.tape.events]
+    received, *later = bench.tape.events
+    times = [received.timestamp, *(event.timestamp for event in later)]
     assert times == sorted(times)
+    for event in later:
+        began = event.job.started_at
+        assert began is None or received.timestamp <= began <= event.timestamp
 
 
 def test_a_retry_is_reported_before_the_next_attempt_that_overtook_it(bench):

@@ -281,7 +281,9 @@ class TaskObserver:
         if started is not None:
             extensions["pid"] = request.worker_pid if self.pool_has_processes else self._pid
             if job.started_at is None:
-                job.started_at = moment(started)
+                # Like `at`: Celery works it out from two clocks in MAIN, and a pause between
+                # them makes it earlier than what was told before.
+                job.started_at = moment(max(started, request.sluice_last))
         job.previous_state = request.sluice_state
         job.state = state
         job.extensions = extensions
