@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +34,14 @@ Variants = dict[str, tuple[Peer, Path]]
 
 
 class Run:
-    """One run of a plan; `found` is its record, whole after every comparison."""
+    """One run of a plan.  `keep` gets its record after every comparison: hours may be cut short."""
 
-    def __init__(self, plan: Plan, environments: Environments) -> None:
+    def __init__(
+        self, plan: Plan, environments: Environments, keep: Callable[[dict[str, Any]], None]
+    ) -> None:
         self.plan = plan
+        self._keep = keep
+        self._begun = time.monotonic()
         chosen = [named(name) for name in plan.variants]
         say(f"environments for {', '.join(peer.name for peer in chosen)}")
         pythons, missing = environments.all(chosen)
@@ -58,11 +63,15 @@ class Run:
 
     def run(self) -> None:
         """All steps of the plan."""
-        begun = time.monotonic()
         for step in STEPS:
             if step in self.plan.steps:
                 getattr(self, f"_{step}")()
-        self.found["about"]["seconds"] = round(time.monotonic() - begun)
+                self._done()
+
+    def _done(self) -> None:
+        """A comparison is done."""
+        self.found["about"]["seconds"] = round(time.monotonic() - self._begun)
+        self._keep(self.found)
 
     def _works(self) -> None:
         for pool in self.plan.pools:
@@ -107,6 +116,7 @@ class Run:
         self.found["cost"].append(
             {"pool": pool, "work": work.name, "ingest": state, "variants": measured}
         )
+        self._done()
 
     def _latency(self, pool: str, work: Work) -> None:
         plan = self.plan
@@ -116,6 +126,7 @@ class Run:
         self.found["latency"].append(
             {"pool": pool, "work": work.name, "rate": plan.latency_rate, "variants": measured}
         )
+        self._done()
 
     def _hub(self) -> None:
         plan = self.plan
@@ -126,6 +137,7 @@ class Run:
                     library, state, plan.hub_rate, plan.hub_seconds, plan.hub_rounds
                 )
                 self.found["hub"].setdefault(library, {})[state] = measured
+                self._done()
 
 
 def parts() -> dict[str, dict[str, float]]:
@@ -181,11 +193,7 @@ def main() -> None:
         plan = replace(plan, works=tuple(w for w in plan.works if w.name in given.works.split(",")))
     if given.cycles:
         plan = replace(plan, cycles=given.cycles)
-    run = Run(plan, Environments(given.environments))
-    try:
-        run.run()
-    finally:
-        record.write(run.found, given.json)
+    Run(plan, Environments(given.environments), lambda found: record.write(found, given.json)).run()
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ from sluice.orphans import Orphans
 from sluice.recorder import Recorder
 from sluice.relay import Relay
 from sluice.ring import Ring
-from sluice.spool import Spool, default_folder
+from sluice.spool import STRANGE, Spool, default_folder
 from sluice.stats import Stats, tally
 from sluice.transports.base import Transport
 from sluice.transports.thread import PlainThread, look_until
@@ -60,7 +60,7 @@ class Client:
             settings.connection_id, settings.environment, self.notices, self._open
         )
         folder = Path(settings.spool_dir) if settings.spool_dir else default_folder()
-        self._spool: Final = Spool(folder, settings.connection_id, self._no_folder)
+        self._spool: Final = Spool(folder, settings.connection_id, self._say_of_spool)
         self._concurrency = detect.detect()
         self._native: native.Native | None = None
         self._chores: list[Callable[[], None]] = []
@@ -112,8 +112,10 @@ class Client:
                 capture.disconnect()
             raise
 
-    def _no_folder(self, reason: str) -> None:
-        self.notices.add("no folder", f"[sluice] {reason[0].upper()}{reason[1:]}.")
+    def _say_of_spool(self, kind: str, text: str) -> None:
+        """A strange file at most once a minute: a folder can be full of them."""
+        line = f"[sluice] {text[0].upper()}{text[1:]}."
+        self.notices.add(kind, line, once=kind != STRANGE)
 
     # Opening: the first event of a process.
 

@@ -39,6 +39,8 @@ class LifeSign(msgspec.Struct):
     #: Where its ring was (see :attr:`sluice.ring.Ring.mark`), before `active` was looked at.
     mark: tuple[int, int]
     active: list[ActiveTask]
+    #: The tag of its events.
+    environment: str | None = None
 
 
 class _Job(msgspec.Struct, rename="camel"):
@@ -100,15 +102,14 @@ def report_of_death(sign: LifeSign, since: Iterable[bytes], connection_id: str) 
         }
         for task in sorted(active.values(), key=lambda task: task.started)[:MOST_TASKS]
     ]
-    return encode_worker(
-        connection_id,
-        last_seen,
-        Worker(
-            external_id=sign.worker,
-            hostname=sign.hostname,
-            pid=sign.pid,
-            state="offline",
-            active_jobs=len(active),
-            extensions={"celeryEvent": "worker-killed", "reason": "killed", "activeTasks": tasks},
-        ),
+    worker = Worker(
+        external_id=sign.worker,
+        hostname=sign.hostname,
+        pid=sign.pid,
+        state="offline",
+        active_jobs=len(active),
+        extensions={"celeryEvent": "worker-killed", "reason": "killed", "activeTasks": tasks},
     )
+    if sign.environment is not None:
+        worker.extensions["environment"] = sign.environment
+    return encode_worker(connection_id, last_seen, worker)

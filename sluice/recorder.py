@@ -31,7 +31,8 @@ class Recorder:
         open_ring: Callable[[], None],
     ) -> None:
         self._connection_id: Final = connection_id
-        self._environment: Final = environment
+        #: A tag that every event carries.
+        self.environment: Final = environment
         self._open_ring = open_ring
         self.notices: Final = notices
         #: Set by the client, which also takes them away at a fork.
@@ -49,8 +50,8 @@ class Recorder:
         ring = self.ring or self._ring_now()
         if ring is None:
             return
-        if self._environment is not None:
-            what.extensions["environment"] = self._environment
+        if self.environment is not None:
+            what.extensions["environment"] = self.environment
         try:
             payload = encode(self._connection_id, at, what)
         except (TypeError, ValueError, OverflowError, OSError) as error:

@@ -4,12 +4,18 @@ The arguments of a task are known and found by their values (:mod:`sluice.scrub`
 are known by how they look.  Each pattern is written so that a text of a hostile length
 costs time in proportion to it: what a pattern scans it either consumes, or cannot be made
 to scan again from every character (quantifiers are possessive, and runs begin at a
-boundary).  ``tests/test_redact.py`` measures that.  Pure.
+boundary).  ``tests/test_redact.py`` measures that.
+
+A traceback is tens of thousands of characters, in which almost nothing can begin a secret,
+and trying a pattern at each of them holds up the loop of a green pool.  So a pattern begins
+with what `re` searches for by itself (what must stand before it is looked at after that), or
+it comes with the beginnings of all its matches, which are found first.  Pure.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from typing import Final
 
 REPLACEMENT: Final = "[secret]"
@@ -58,7 +64,7 @@ _PAIR: Final = re.compile(
 _PAIR_IN_CODE: Final = re.compile(rf"{_NAME} {_IN_QUOTES}", _FLAGS)
 #: --password hunter2
 _OPTION: Final = re.compile(
-    rf"(?P<name> (?<! [\w-] ) -- [\w-]{{0,32}}? (?: {_NAMES} ) [\w-]{{0,32}}+ \s{{1,4}} )"
+    rf"(?P<name> -- (?<! [\w-] -- ) [\w-]{{0,32}}? (?: {_NAMES} ) [\w-]{{0,32}}+ \s{{1,4}} )"
     r" [^\s-] \S*+",
     _FLAGS,
 )
@@ -77,7 +83,7 @@ _TAG: Final = re.compile(
 #: is before it is no port, a slash: that is a mistake, which is why an error shows it.
 _URL: Final = re.compile(
     r"""
-    (?P<name> (?<= [a-z0-9] ) :// [^\s/:@"'\[]*+ : )
+    (?P<name> :// (?<= [a-z0-9] :// ) [^\s/:@"'\[]*+ : )
     (?! \d{1,5} [/?] )
     (?: [^\s/@"']++ (?: @ [^\s/@"']*+ (?= @ ) )*+ (?= @ )
       | [^\s@"']{1,128}+ (?= @ ) )
@@ -86,11 +92,11 @@ _URL: Final = re.compile(
 )
 _BEARER: Final = re.compile(r"(?P<name> \b (?: bearer | basic ) [ ]{1,4} ) [\w.~+/=-]{8,}+", _FLAGS)
 _JWT: Final = re.compile(
-    r"(?<![\w-]) eyJ [\w-]{5,}+ \. [\w-]{5,}+ (?: \. [\w-]*+ ){0,4}", re.VERBOSE
+    r"eyJ (?<! [\w-] eyJ ) [\w-]{5,}+ \. [\w-]{5,}+ (?: \. [\w-]*+ ){0,4}", re.VERBOSE
 )
 _PEM: Final = re.compile(
     r"""
-    -{4,5}[ ]?BEGIN[ ][A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?[ ]?-{4,5}
+    -----?[ ]?BEGIN[ ][A-Z0-9 ]{0,40}PRIVATE[ ]KEY(?:[ ]BLOCK)?[ ]?-{4,5}
     (?: (?! ----[ ]?END | -----END ) [\s\S] )*+
     (?: -{4,5}[ ]?END [A-Z0-9 ]{0,60} -{4,5} )?
     """,
@@ -112,12 +118,31 @@ _KEY: Final = re.compile(
 )
 #: The ranges that cards are issued in; a time in milliseconds begins with 1.
 _ISSUED: Final = "(?: [3-6] | 2[2-7] )"
-_CARD: Final = re.compile(rf"(?<![\d.]) {_ISSUED} (?: [ \xa0-]? \d ){{12,17}} (?! \d )", re.VERBOSE)
+_CARD: Final = re.compile(
+    r"""
+    [2-6] (?<! [\d.] [2-6] ) (?: (?<! 2 ) | (?<= 2 ) [2-7] )
+    (?: [ \xa0-]? \d ){12,17} (?! \d )
+    """,
+    re.VERBOSE,
+)
 _FIRST_DIGITS: Final = re.compile(_ISSUED, re.VERBOSE)
 _DIGITS: Final = re.compile(r"\d+")
 _SHORTEST_CARD: Final = 13
 #: Groups of digits before and behind a card's that may be others: an amount, when it ends.
 _NEIGHBOURS: Final = ((1, 0), (0, 1), (1, 1), (0, 2))
+
+
+#: With what every match begins, in lower case.
+_PAIRS_BEGIN: Final = tuple(
+    "pass secret token credential auth api access account encryption license master private"
+    " sig ssh session phpsessid pwd pin otp cvv cvc ssn dsn csrf xsrf sid cookie".split()
+)
+_HEADERS_BEGIN: Final = ("cookie", "authorization")
+_BEARERS_BEGIN: Final = ("bearer ", "basic ")
+_KEYS_BEGIN: Final = tuple(
+    "sk_ pk_ rk_ whsec_ gho_ ghp_ ghr_ ghs_ ghu_ github_pat_ sk- xox xapp- glpat- pypi- akia asia"
+    " aiza npm_ sg. hvs. ya29.".split()
+)
 
 
 def redact(text: str, *, code: bool = False) -> str:
@@ -127,14 +152,53 @@ def redact(text: str, *, code: bool = False) -> str:
     """
     text = _PEM.sub(REPLACEMENT, text)
     text = _URL.sub(_keep_name, text)
-    text = _HEADER.sub(_keep_name, text)
+    text = _sub(_HEADER, _HEADERS_BEGIN, _keep_name, text)
     text = _TAG.sub(_keep_name, text)
-    text = (_PAIR_IN_CODE if code else _PAIR).sub(_keep_name, text)
+    text = _sub(_PAIR_IN_CODE if code else _PAIR, _PAIRS_BEGIN, _keep_name, text)
     text = _OPTION.sub(_keep_name, text)
-    text = _BEARER.sub(_keep_name, text)
+    text = _sub(_BEARER, _BEARERS_BEGIN, _keep_name, text)
     text = _JWT.sub(REPLACEMENT, text)
-    text = _KEY.sub(REPLACEMENT, text)
+    text = _sub(_KEY, _KEYS_BEGIN, _nothing_kept, text)
     return _CARD.sub(_without_card, text)
+
+
+def _sub(
+    pattern: re.Pattern[str],
+    beginnings: Iterable[str],
+    replace: Callable[[re.Match[str]], str],
+    text: str,
+) -> str:
+    """What ``pattern.sub(replace, text)`` is, where every match begins with one of `beginnings`.
+
+    Only for ASCII: other letters match some of ASCII's when case is ignored, and have a
+    lower case of another length.
+    """
+    if not text.isascii():
+        return pattern.sub(replace, text)
+    lowered = text.lower()
+    kept: list[str] = []
+    end = 0
+    for place in _places(lowered, beginnings):
+        if place >= end and (found := pattern.match(text, place)):
+            kept += text[end:place], replace(found)
+            end = found.end()
+    kept.append(text[end:])
+    return "".join(kept)
+
+
+def _places(text: str, beginnings: Iterable[str]) -> list[int]:
+    """Where any of these begins, in order."""
+    places: set[int] = set()
+    for beginning in beginnings:
+        place = text.find(beginning)
+        while place >= 0:
+            places.add(place)
+            place = text.find(beginning, place + 1)
+    return sorted(places)
+
+
+def _nothing_kept(_: re.Match[str]) -> str:
+    return REPLACEMENT
 
 
 def _keep_name(found: re.Match[str]) -> str:

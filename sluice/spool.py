@@ -49,6 +49,11 @@ _TMPFS: Final = Path("/dev/shm")  # noqa: S108  a tmpfs is just what is wanted
 _FILE: Final = re.compile(r"[0-9a-f]{1,32}-[0-9a-f]{16}\.ring")
 
 
+#: What is said, by kind.
+NO_FOLDER: Final = "no folder"
+STRANGE: Final = "strange file"
+
+
 class NoFolder(Exception):
     """The folder cannot be used for ring files; the text says why."""
 
@@ -63,10 +68,13 @@ def default_folder() -> Path | None:
 class Spool:
     """Makes rings for one connection, in `folder` if possible.
 
-    `say` gets one text, once, when the folder cannot be used.
+    `say` gets a kind and a text: `NO_FOLDER`, once, when the folder cannot be used, and
+    `STRANGE`, once for each file in it that is left alone.
     """
 
-    def __init__(self, folder: Path | None, connection_id: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path | None, connection_id: str, say: Callable[[str, str], None]
+    ) -> None:
         self.folder = folder
         self._prefix = connection_id.replace("-", "") + "-"
         self._say = say
@@ -86,8 +94,9 @@ class Spool:
             if not self._warned:
                 self._warned = True
                 self._say(
+                    NO_FOLDER,
                     f"events wait in memory only, because {_reason(error)};"
-                    " they are lost if this process is killed"
+                    " they are lost if this process is killed",
                 )
             memory = mmap.mmap(-1, size)
         return Ring(memory, ring_id=ring_id, writer_pid=writer_pid)
@@ -114,7 +123,7 @@ class Spool:
 
     def _leave_alone(self, path: Path, why: str) -> None:
         self._strange.add(path)
-        self._say(f"{path} is left alone: {why}; it can be deleted")
+        self._say(STRANGE, f"{path} is left alone: {why}; it can be deleted")
 
     def path_of(self, ring: Ring) -> Path | None:
         """The ring's file, or None where it is anonymous."""

@@ -345,3 +345,23 @@ sluice.flush(0.5)
     assert API_KEY not in done.stdout
     assert API_KEY not in done.stderr
     assert "Settings(" in done.stdout
+
+
+def test_a_strange_file_hides_neither_another_fault_nor_is_it_said_again_at_once(python):
+    done = python(
+        LISTEN
+        + """
+import sluice
+sluice.init()
+client = sluice._client
+client._say_of_spool("strange file", "a is left alone")
+client._say_of_spool("strange file", "b is left alone")
+client._say_of_spool("no folder", "there is no room")
+client.notices.log()
+"""
+    )
+    lines = said(done.stderr, "WARNING")
+    assert [line.partition("[sluice] ")[2] for line in lines] == [
+        "A is left alone.",
+        "There is no room.",
+    ]

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 import sluice.spool
@@ -54,6 +55,12 @@ def named(event: Event) -> list[object]:
 
 
 # --- what the report says -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tag", [None, "production"])
+def test_it_carries_the_tag_of_the_workers_events(tag):
+    left = decode_sign(encode_sign(msgspec.structs.replace(sign(), environment=tag)))
+    assert report(left).worker.extensions.get("environment") == tag
 
 
 def test_an_event_of_before_the_sign_does_not_make_the_death_earlier():

@@ -49,7 +49,7 @@ class Next:
 
     def __init__(self, folder: Path, connection: str = CONNECTION_ID, size: int = SIZE) -> None:
         self.said: list[str] = []
-        self.spool = Spool(folder, connection, self.said.append)
+        self.spool = Spool(folder, connection, lambda _, text: self.said.append(text))
         self.ring = self.spool.create(size, writer_pid=os.getpid())
         self.clock = FakeClock()
         self.notices = Notices()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 
 import pytest
@@ -268,6 +269,40 @@ def test_a_second_time_changes_nothing(text):
     assert redact(redact(text)) == redact(text)
 
 
+#: What stands before a text makes it one that is not ASCII, and touches nothing of it.
+NOT_ASCII = "é\n"
+PIECES = [
+    *(S, JWT, PEM, KEY, *NAMES, *PROVIDERS, *map(str.upper, NAMES), "4111 1111 1111 1111"),
+    *("bearer ", "Basic ", "Cookie", "2223000048400011", "--", "://", *"=:'\"[]()<>@,_- \n\\x7"),
+]
+
+
+@LAW
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=12))
+def test_where_a_secret_can_begin_is_known(pieces):
+    """Beginnings are searched for in ASCII only: elsewhere the patterns do it all by themselves."""
+    text = "".join(pieces)
+    assert NOT_ASCII + redact(text) == redact(NOT_ASCII + text)
+
+
+def test_a_traceback_is_not_tried_at_every_character():
+    """It holds up the loop of a green pool: 11 ms where all patterns were, and 1.5 now."""
+    lines = inspect.getsource(inspect).splitlines()[:400:2]
+    text = "".join(f'  File "/x/inspect.py", line 1, in f\n    {line.strip()}\n' for line in lines)
+    assert text.isascii()
+    assert 2 * _seconds(text) < _seconds(NOT_ASCII + text)
+
+
+def _seconds(text: str) -> float:
+    """What it takes of a processor."""
+    best = float("inf")
+    for _ in range(3):
+        begin = time.thread_time()
+        redact(text)
+        best = min(best, time.thread_time() - begin)
+    return best
+
+
 HOSTILE = {
     "words": "a",
     "names": "password",
@@ -321,13 +356,7 @@ def test_time_grows_with_the_length_and_no_faster(unit):
     """Eight times the text, about eight times the time: a square would be 64 times."""
 
     def cost(length: int) -> float:
-        text = (unit * (length // len(unit) + 1))[:length]
-        best = float("inf")
-        for _ in range(3):
-            begin = time.thread_time()
-            redact(text)
-            best = min(best, time.thread_time() - begin)
-        return best
+        return _seconds((unit * (length // len(unit) + 1))[:length])
 
     small, large = cost(32_000), cost(256_000)
     assert large < 24 * small + 0.02

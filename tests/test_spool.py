@@ -13,7 +13,7 @@ import pytest
 
 import sluice.spool
 from sluice.ring import Reader, Ring
-from sluice.spool import Spool, default_folder
+from sluice.spool import NO_FOLDER, STRANGE, Spool, default_folder
 from tests.doubles import run_python
 from tests.harness import CONNECTION_ID
 
@@ -28,7 +28,7 @@ class Folder:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.said: list[str] = []
-        self.spool = Spool(path, CONNECTION_ID, self.said.append)
+        self.spool = Spool(path, CONNECTION_ID, lambda _, text: self.said.append(text))
 
     def create(self, size: int = SIZE) -> Ring:
         return self.spool.create(size, writer_pid=os.getpid())
@@ -236,7 +236,7 @@ from pathlib import Path
 from sluice.spool import Spool
 
 said = []
-spool = Spool(Path(sys.argv[1]), "6f1f64a7", said.append)
+spool = Spool(Path(sys.argv[1]), "6f1f64a7", lambda kind, text: said.append(text))
 ring = spool.create(256 * 1024, writer_pid=1)
 for _ in range(1000):
     ring.append(b"x" * 1000)
@@ -364,7 +364,7 @@ def test_the_limit_is_half_of_a_small_file_system(folder, monkeypatch):
 
 def test_rings_of_other_connections_count_and_go_as_well(folder, three):
     other = Folder(folder.path)
-    other.spool = Spool(folder.path, "00000000-0000", other.said.append)
+    other.spool = Spool(folder.path, "00000000-0000", lambda _, text: other.said.append(text))
     oldest = orphan(other, 9)
     for age in (1, 2):
         orphan(folder, age)
@@ -461,3 +461,16 @@ def test_the_default_is_a_folder_of_this_user_on_tmpfs():
 def test_elsewhere_there_is_no_default(monkeypatch, platform):
     monkeypatch.setattr("sluice.spool.sys.platform", platform)
     assert default_folder() is None
+
+
+def test_what_it_says_is_of_two_kinds(tmp_path):
+    """Or one strange file would hide that there is no room, for as long as the process lives."""
+    kinds = []
+    folder = Folder(tmp_path / "rings")
+    folder.spool = Spool(folder.path, CONNECTION_ID, lambda kind, _: kinds.append(kind))
+    strange = orphan(folder, age=1)
+    strange.write_bytes(b"x" * SIZE)
+    assert folder.spool.take_orphan() is None
+    folder.path.chmod(0o755)
+    folder.create()
+    assert kinds == [STRANGE, NO_FOLDER]

@@ -127,7 +127,8 @@ class Heartbeat:
                 for request in requests[:MOST_TASKS]
                 if request is not None
             ]
-            sign = LifeSign(node, host, self._pid, self._clock(), mark, active)
+            tag = self._recorder.environment
+            sign = LifeSign(node, host, self._pid, self._clock(), mark, active, tag)
             self._keep_sign(encode_sign(sign))
         except Exception as error:  # noqa: BLE001  rule 1
             self._recorder.notices.fault("the sign of life", error)
