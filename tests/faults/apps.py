@@ -65,7 +65,7 @@ def _tell_what_is_swallowed(kind: type, method: str) -> None:
     def finalise(self: object) -> None:
         try:
             getattr(self, method)()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  just as they do
             name = f"{kind.__name__}.__del__"
             print(f"Exception ignored in: <function {name}>: {error!r}", file=sys.stderr)
 
