@@ -4,14 +4,15 @@ import ctypes
 import os
 import resource
 import signal
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
-import redis.client
 from celery.exceptions import SoftTimeLimitExceeded
 
 import sluice
+from sluice.capture.limits import LimitGuard
 from sluice.events import Job
 from tests.harness.apps.basic import app, ok
 
@@ -55,32 +56,30 @@ def capture(number: int) -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def _tell_what_is_swallowed(kind: type, method: str) -> None:
-    """redis-py's finalisers pass over whatever is raised in them: say it, as Python does.
-
-    kombu makes a client for every publication, so this is where a soft time limit gets lost, with
-    Sluice or without, in about one task of a hundred that do nothing but publish.
-    """
-
-    def finalise(self: object) -> None:
-        try:
-            getattr(self, method)()
-        except Exception as error:  # noqa: BLE001  just as they do
-            name = f"{kind.__name__}.__del__"
-            print(f"Exception ignored in: <function {name}>: {error!r}", file=sys.stderr)
-
-    kind.__del__ = finalise
+#: The modules of the frames in which the last soft time limit came, the innermost first.
+_limit_came_in: list[str] = []
 
 
-_tell_what_is_swallowed(redis.client.Redis, "close")
-_tell_what_is_swallowed(redis.client.Pipeline, "reset")
-_tell_what_is_swallowed(redis.client.PubSub, "reset")
+def _note_where_it_comes(on_limit: Callable[..., None]) -> Callable[..., None]:
+    def noting(guard: LimitGuard, number: int, frame: FrameType | None) -> None:
+        _limit_came_in.clear()
+        at = frame
+        while at is not None and at.f_globals["__name__"] != __name__:
+            _limit_came_in.append(at.f_globals["__name__"])
+            at = at.f_back
+        on_limit(guard, number, frame)
+
+    return noting
+
+
+LimitGuard._on_limit = _note_where_it_comes(LimitGuard._on_limit)
 
 
 @app.task(name="faults.send_until_stopped", ignore_result=True)
 def send_until_stopped(seconds: float) -> str:
     """Send tasks for so long, unless a soft time limit comes, and say which it was.
 
+    One that was lost on its way here is told with the modules in which it came.
     By a connection of its own: one that a limit has broken is not for the next task.
     """
     until = time.monotonic() + seconds
@@ -94,4 +93,4 @@ def send_until_stopped(seconds: float) -> str:
             if not any(isinstance(one, SoftTimeLimitExceeded) for one in whole):
                 raise
             return "stopped"
-    return "not stopped"
+    return f"not stopped, it came in {' '.join(_limit_came_in)}"

@@ -32,11 +32,15 @@ def test_the_limit_stops_every_task(number, start_worker, redis_broker, client, 
     wait_lives(ingest, lives, timeout=60 + number * 2)
     assert worker.stop(timeout=30).code == 0
     assert worker.matching("Signal handler") == []
-    # Where a limit is lost, Sluice or not: in a finaliser, or in what Python calls for a weak
-    # reference that died. It says so, and what it says comes in pieces by way of Celery's log.
-    in_finalisers = len(worker.matching("Exception ignored in: "))
-    assert len(worker.matching("'not stopped'")) <= in_finalisers
-    assert len(worker.matching("'stopped'")) >= number - in_finalisers
+    # A limit that comes in a finaliser, in the callback of a weak reference, or where redis-py lets
+    # nothing out (its metrics), is lost there, with Sluice or without: some of 200. None is ours.
+    lost = worker.matching("'not stopped")
+    assert len(worker.matching("'stopped'")) == number - len(lost)
+    for line in lost:
+        modules = line.partition("it came in ")[2].rstrip("'").split()
+        assert modules
+        assert not any(each.startswith("sluice.") for each in modules), line
+        assert "celery.utils.dispatch.signal" not in modules, line
     assert set(event_ids(ingest).values()) == {1}
     with redis_broker.server.client(redis_broker.space) as valkey:
         published = valkey.llen("elsewhere")
