@@ -17,7 +17,12 @@ def test_a_killed_worker_is_told_of_by_the_next_with_all_it_had_captured(
     pool, redis_broker, start_worker, client, ingest, spool_dir
 ):
     victim = start_worker(
-        redis_broker, pool=pool, name="victim", args=QUIET, ingest_url=NOBODY_LISTENS
+        redis_broker,
+        pool=pool,
+        name="victim",
+        args=QUIET,
+        ingest_url=NOBODY_LISTENS,
+        extra={"SLUICE_ENVIRONMENT": "night"},
     )
     app = client(redis_broker)
     lives = {app.send_task("basic.ok").id: PLAIN for _ in range(20)}
@@ -37,6 +42,7 @@ def test_a_killed_worker_is_told_of_by_the_next_with_all_it_had_captured(
     (death,) = [w for w in workers(ingest, "offline") if w["externalId"] == victim.nodename]
     assert death["pid"] == victim.pid
     assert death["extensions"]["reason"] == "killed"
+    assert death["extensions"]["environment"] == "night"
     (suspect,) = death["extensions"]["activeTasks"]
     assert (suspect["externalId"], suspect["name"]) == (slow, "basic.slow")
     assert suspect["attempt"] == 1
