@@ -38,7 +38,7 @@ from sluice.orphans import Orphans
 from sluice.recorder import Recorder
 from sluice.relay import Relay
 from sluice.ring import Ring
-from sluice.spool import STRANGE, Spool, default_folder
+from sluice.spool import Spool, default_folder
 from sluice.stats import Stats, tally
 from sluice.transports.base import Transport
 from sluice.transports.thread import PlainThread, look_until
@@ -71,6 +71,7 @@ class Client:
         """What is true of a process that has captured nothing yet; also after a fork."""
         self._pid = os.getpid()
         self.recorder.ring = self.recorder.bell = None
+        self.recorder.missed = self._spool.removed = 0
         self._opening = [None]  # taken, as in the ring, by who opens
         self._forks = False
         self._relay: Relay | None = None
@@ -113,9 +114,8 @@ class Client:
             raise
 
     def _say_of_spool(self, kind: str, text: str) -> None:
-        """A strange file at most once a minute: a folder can be full of them."""
-        line = f"[sluice] {text[0].upper()}{text[1:]}."
-        self.notices.add(kind, line, once=kind != STRANGE)
+        """At most once a minute for each kind: a folder can be full of strange files."""
+        self.notices.add(kind, f"[sluice] {text[0].upper()}{text[1:]}.", once=False)
 
     # Opening: the first event of a process.
 
@@ -183,6 +183,7 @@ class Client:
             self.notices,
             native=self._sender_modules,
             chores=self._do_chores,
+            lost=lambda: sum(self._lost.values()),
         )
         try:
             self._transport.start(self._delivery.run)
@@ -327,8 +328,14 @@ class Client:
         ring = self.recorder.ring
         if ring is None:
             return self._last_stats
-        strategy = self._transport.name if self._transport is not None else "none"
-        return tally(ring, self._relay, self._delivery, strategy, self.notices.faults)
+        name = self._transport.name if self._transport is not None else "none"
+        return tally(ring, self._relay, self._delivery, name, self.notices.faults, lost=self._lost)
+
+    @property
+    def _lost(self) -> dict[str, int]:
+        """Events that never came to a ring of this process, by reason."""
+        lost = {"no_buffer": self.recorder.missed, "no_room": self._spool.removed}
+        return lost if self._orphans is None else lost | self._orphans.lost
 
 
 def _transport(library: detect.Library, modules: native.Native | None) -> Transport:

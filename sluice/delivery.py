@@ -49,7 +49,10 @@ _TROUBLE: Final = {
 
 
 class Delivery:
-    """Everything of the sender's thread.  `run()` is that thread; the rest is for others."""
+    """Everything of the sender's thread.  `run()` is that thread; the rest is for others.
+
+    `lost` says how many events never came to a ring of this process.
+    """
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class Delivery:
         *,
         native: Callable[[], Native],
         chores: Callable[[], None],
+        lost: Callable[[], int],
     ) -> None:
         self._settings = settings
         self._ring = ring
@@ -69,6 +73,7 @@ class Delivery:
         self._notices = notices
         self._native = native
         self._chores = chores
+        self._lost = lost
         self._sender: Sender | None = None
         self._deliverer: Deliverer | None = None
         self._deadline = inf
@@ -102,7 +107,7 @@ class Delivery:
             clock=time.monotonic,
             interval=self._settings.flush_interval,
             chores=self._do_chores,
-            dropped_elsewhere=lambda: sum(self._relay.lost.values()),
+            dropped_elsewhere=lambda: sum(self._relay.lost.values()) + self._lost(),
             on_error=lambda error: self._notices.fault("the sender", error),
             review=Review(before_send, self._notices) if before_send is not None else None,
         )

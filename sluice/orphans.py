@@ -65,8 +65,9 @@ class Orphans:
         self._due = 0.0
         self._reader: Reader | None = None
         self._sign: LifeSign | None = None
-        #: Events found so far.
+        #: Events found so far, and those of the dead that were gone or damaged, by reason.
         self.moved = 0
+        self.lost: Final = {"overwritten": 0, "damaged": 0}
 
     def turn(self) -> None:
         """Look for a ring if it is time, and move some of what it holds.
@@ -125,6 +126,8 @@ class Orphans:
             self._report(orphan, sign)
         self._reader = self._sign = None
         self._due = 0.0  # there may be more
+        self.lost["overwritten"] += reader.overwritten
+        self.lost["damaged"] += reader.damaged + orphan.next_seq - reader.next_seq
         self._spool.unlink(orphan)
         _close(orphan)
         if self.moved:

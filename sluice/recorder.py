@@ -40,6 +40,8 @@ class Recorder:
         self.bell: Bell | None = None
         #: After `shutdown()` events are ignored.
         self.closed = False
+        #: Events that came while there was no ring and none could be had.
+        self.missed = 0
         # Partials and not methods: a call less for every event.
         #: Record what happened to a task, at a Unix time in seconds.
         self.job: Final[Callable[[float, Job], None]] = partial(self._record, encode_job)
@@ -61,8 +63,13 @@ class Recorder:
             self.bell.ring()
 
     def _ring_now(self) -> Ring | None:
-        if not self.closed:
+        if self.closed:
+            return None
+        try:
             self._open_ring()
+        finally:
+            if self.ring is None:
+                self.missed += 1
         return self.ring
 
     def _unencodable(self, ring: Ring, error: Exception) -> None:

@@ -76,6 +76,20 @@ class NotARing(ValueError):
     """The memory does not hold a ring of this version, or holds a damaged header."""
 
 
+def unsettled(page: bytes) -> int:
+    """How many events the ring with this first page still has to deliver; 0 if it is none.
+
+    Those that were overwritten since the last one was settled are among them.
+    """
+    if len(page) != PAGE:
+        return 0
+    words = memoryview(page).cast("Q")
+    if words[_MAGIC] != MAGIC or words[_VERSION] != LAYOUT_VERSION:
+        return 0
+    last = words[_NEXT_SEQ]
+    return max(0, last - words[_READ_SEQ]) if last < _NEVER_REACHED else 0
+
+
 class Record(NamedTuple):
     """One record as the reader copied it."""
 

@@ -9,7 +9,8 @@ Guarantees
   ring lives in anonymous shared memory instead: everything but surviving the death of the
   process stays the same, and one line of log says so.
 * **Bounded.**  The folder never takes more than a share of its file system, nor more than
-  so many files.  Files whose process is gone are removed first, the oldest first.
+  so many files.  Files whose process is gone are removed first, the oldest first, and the
+  events in them are counted.
 * **Nothing strange is touched.**  A file that is another user's, open to others, of another
   connection or version, cut off or damaged in its header stays where it is.
 
@@ -37,7 +38,7 @@ from pathlib import Path
 from typing import Final
 
 from sluice.lifesign import LifeSign, decode_sign
-from sluice.ring import SMALLEST_RING, NotARing, Ring
+from sluice.ring import PAGE, SMALLEST_RING, NotARing, Ring, unsettled
 
 #: At most this many bytes of ring files in a folder, and at most half of its file system.
 FOLDER_LIMIT: Final = 256 * 1024 * 1024
@@ -52,6 +53,7 @@ _FILE: Final = re.compile(r"[0-9a-f]{1,32}-[0-9a-f]{16}\.ring")
 #: What is said, by kind.
 NO_FOLDER: Final = "no folder"
 STRANGE: Final = "strange file"
+ROOM: Final = "room made"
 
 
 class NoFolder(Exception):
@@ -68,8 +70,8 @@ def default_folder() -> Path | None:
 class Spool:
     """Makes rings for one connection, in `folder` if possible.
 
-    `say` gets a kind and a text: `NO_FOLDER`, once, when the folder cannot be used, and
-    `STRANGE`, once for each file in it that is left alone.
+    `say` gets a kind and a text: `NO_FOLDER`, once, when the folder cannot be used,
+    `STRANGE`, once for each file in it that is left alone, and `ROOM` when events went.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class Spool:
         self._warned = False
         self._paths: dict[int, Path] = {}
         self._strange: set[Path] = set()
+        #: Events of this connection that were in rings removed to make room.
+        self.removed = 0
 
     def create(self, size: int, *, writer_pid: int) -> Ring:
         """A new, empty ring of `size` bytes.  `writer_pid` 0: a child that is yet to begin.
@@ -260,12 +264,21 @@ class Spool:
         limit = _share(folder)
         files = _ring_files(folder)
         used, count = sum(size for _, size, _ in files), len(files)
+        gone = 0
         for _, file_size, path in sorted(files):
             if used + size <= limit and count < MOST_FILES:
-                return
-            if _remove_if_nobodys(path):
+                break
+            events = _remove_if_nobodys(path)
+            if events is not None:
                 used -= file_size
                 count -= 1
+                gone += events
+                if path.name.startswith(self._prefix):
+                    self.removed += events
+        if gone:
+            self._say(
+                ROOM, f"{gone} events that ended processes left in {folder} went to make room"
+            )
         if used + size > limit or count >= MOST_FILES:
             raise NoFolder(
                 f"the {count} rings in {folder} take {used} bytes already,"
@@ -293,22 +306,28 @@ def _ring_files(folder: Path) -> list[tuple[float, int, Path]]:
     return found
 
 
-def _remove_if_nobodys(path: Path) -> bool:
-    """Remove a file whose lock nobody holds.  False: someone does, or it was not to be had."""
+def _remove_if_nobodys(path: Path) -> int | None:
+    """Remove a file whose lock nobody holds; the events that went with it.
+
+    None: someone holds it, or it was not to be had.
+    """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        events = unsettled(os.pread(descriptor, PAGE, 0))
+        if os.fstat(descriptor).st_nlink == 0:
+            return 0  # another starter was quicker, and has counted them
         if not _is_removed(path):
-            return False
+            return None
         _is_removed(_sign_beside(path))
     except OSError:
-        return False
+        return None
     finally:
         os.close(descriptor)
-    return True
+    return events
 
 
 def _is_removed(path: Path) -> bool:

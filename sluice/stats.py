@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,9 @@ class Stats:
     pending: int = 0
     #: Events that will not be delivered, by reason: `overwritten` (the buffer was full, the
     #: oldest went), `rejected` and `too_large` (the API refused them), `before_send` (the
-    #: application did, or its function failed), `unencodable`, `contended`, `damaged`.
+    #: application did, or its function failed), `unencodable`, `contended`, `damaged`,
+    #: `no_buffer` (it came while the buffer was being made, or there was no memory for one),
+    #: `no_room` (an ended process had left it, and its buffer went to make room for another).
     dropped_by: dict[str, int] = field(default_factory=dict)
     #: Requests made to the API, tries included.
     requests: int = 0
@@ -46,9 +49,18 @@ class Stats:
 
 
 def tally(
-    ring: Ring, relay: Relay | None, delivery: Delivery | None, transport: str, faults: int
+    ring: Ring,
+    relay: Relay | None,
+    delivery: Delivery | None,
+    transport: str,
+    faults: int,
+    *,
+    lost: Mapping[str, int],
 ) -> Stats:
-    """The counters of a process with this ring; in a prefork child there is no `relay`."""
+    """The counters of a process with this ring; in a prefork child there is no `relay`.
+
+    `lost` are events that never came to a ring of this process, by reason.
+    """
     dropped = Counter(ring.skipped_by)
     if relay is None:
         return Stats(
@@ -59,10 +71,11 @@ def tally(
             faults=faults,
         )
     dropped.update(relay.lost)
+    dropped.update(lost)
     if delivery is not None:
         dropped.update(delivery.dropped_by)
     return Stats(
-        captured=ring.captured - relay.moved + relay.captured,
+        captured=ring.captured - relay.moved + relay.captured + sum(lost.values()),
         delivered=delivery.delivered if delivery is not None else 0,
         pending=ring.next_seq - ring.settled_seq + relay.waiting,
         dropped_by=_some(dropped),

@@ -300,6 +300,20 @@ def test_the_oldest_comes_first(folder):
     assert ids(Next(folder).turns()) == ["task-3", "task-2", "task-1"]
 
 
+def test_what_was_overwritten_or_damaged_there_is_counted(folder):
+    """The dead one may have known, and told nobody: the API was away."""
+    victim = Victim(folder)
+    for number in range(1_000):
+        victim.tells(number, "queued")
+    path = victim.killed()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"task-990", b"task-X90").replace(b"task-999", b"task-X99"))
+    after = Next(folder)
+    found = ids(after.turns())
+    assert after.orphans.lost == {"overwritten": 1_000 - 2 - len(found), "damaged": 2}
+    assert len(found) < 500
+
+
 def test_a_ring_much_larger_than_ours_arrives_whole(folder):
     """Someone made the buffer smaller, or what was full belonged to a larger worker."""
     victim = Victim(folder, size=4 << 20)

@@ -119,6 +119,17 @@ def test_without_a_ring_an_event_is_nothing():
     recorder = Recorder(CONNECTION_ID, None, Notices(), lambda: None)
     recorder.job(1.0, job())
     assert recorder.ring is None
+    assert recorder.missed == 1
+
+
+def test_an_event_for_which_there_is_no_memory_is_counted():
+    def fail():
+        raise OSError(12, "Cannot allocate memory")
+
+    recorder = Recorder(CONNECTION_ID, None, Notices(), fail)
+    with pytest.raises(OSError, match="Cannot allocate"):
+        recorder.job(1.0, job())
+    assert recorder.missed == 1
 
 
 def test_a_closed_recorder_makes_no_ring():
@@ -127,6 +138,7 @@ def test_a_closed_recorder_makes_no_ring():
     recorder.closed = True
     recorder.job(1.0, job())
     assert opened == []
+    assert recorder.missed == 0
 
 
 def test_the_sender_is_woken_when_a_quarter_of_the_ring_has_filled():

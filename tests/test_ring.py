@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sluice.ring import PAGE, SIDE_LIMIT, SMALLEST_RING, NotARing, Reader, Ring
+from sluice.ring import PAGE, SIDE_LIMIT, SMALLEST_RING, NotARing, Reader, Ring, unsettled
 
 EVERYTHING = (1_000_000, 1 << 40)
 
@@ -134,6 +134,39 @@ def test_a_full_ring_keeps_the_newest_that_fit(sizes: list[int]) -> None:
     used = sum(min(sizes[seq], ring.largest_record) + 16 + 7 & ~7 for seq in kept)
     if len(kept) < len(sizes):
         assert used > ring.capacity - 2 * (ring.largest_record + 24) - ring.largest_record
+
+
+@given(sizes=st.lists(st.integers(0, 8_000), max_size=60), settled=st.integers(0, 60))
+@settings(max_examples=60, deadline=None)
+def test_the_first_page_alone_says_how_many_are_unsettled(sizes: list[int], settled: int) -> None:
+    ring = make_ring()
+    for number, size in enumerate(sizes):
+        ring.append(payload(number, min(size, ring.largest_record)))
+    records = Reader(ring).read(*EVERYTHING)[:settled]
+    if records:
+        Reader(ring).settle(records[-1])
+    assert unsettled(ring.memory[:PAGE]) == ring.next_seq - ring.settled_seq
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "expected"),
+    [
+        (128, 1, 5),  # nothing that counts
+        (0, 7, 0),  # another magic
+        (1, 99, 0),  # another version
+        (66, 2**64 - 1, 0),  # more than any ring lives to see
+        (129, 6, 0),  # more settled than written
+    ],
+)
+def test_a_first_page_that_cannot_be_true_holds_nothing(
+    word: int, value: int, expected: int
+) -> None:
+    ring = make_ring()
+    for number in range(5):
+        ring.append(payload(number, 10))
+    ring.shared[0][word] = value
+    assert unsettled(ring.memory[:PAGE]) == expected
+    assert unsettled(ring.memory[: PAGE - 8]) == 0
 
 
 @given(

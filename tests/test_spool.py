@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import stat
@@ -42,9 +43,11 @@ def folder(tmp_path):
     return Folder(tmp_path / "rings")
 
 
-def orphan(folder: Folder, age: int) -> Path:
+def orphan(folder: Folder, age: int, events: int = 0) -> Path:
     """The file of a ring whose process is gone; larger `age`: older."""
     ring = folder.create()
+    for _ in range(events):
+        ring.append(b"x" * 100)
     path = folder.spool.path_of(ring)
     ring.close()  # the lock goes with the last mapping
     os.utime(path, (1_000_000 - age, 1_000_000 - age))
@@ -287,6 +290,48 @@ def test_as_many_orphans_go_as_must(folder, three):
     assert folder.spool.path_of(ring) is not None
 
 
+def test_the_events_that_go_to_make_room_are_counted_and_told(folder, three):
+    """Also those that were overwritten there: nobody else will say so."""
+    paths = [orphan(folder, age, events) for age, events in ((3, 4), (2, 2_000), (1, 50))]
+    folder.create(2 * SIZE)
+    assert [path.exists() for path in paths] == [False, False, True]
+    assert folder.spool.removed == 2_004
+    (text,) = folder.said
+    assert text == f"2004 events that ended processes left in {folder.path} went to make room"
+
+
+def test_what_was_delivered_or_is_no_ring_counts_nothing(folder, three):
+    done = folder.create()
+    path = folder.spool.path_of(done)
+    done.append(b"delivered")
+    reader = Reader(done)
+    reader.settle(reader.read(1, 1000)[0])
+    done.close()
+    strange, short = orphan(folder, 2), orphan(folder, 1)
+    strange.write_bytes(b"x" * SIZE)
+    short.write_bytes(b"")
+    folder.create(3 * SIZE)
+    assert not any(one.exists() for one in (path, strange, short))
+    assert folder.spool.removed == 0
+    assert folder.said == []
+
+
+def test_who_finds_that_another_was_quicker_counts_nothing(folder, three, monkeypatch):
+    """Both make room; one waits for the lock while the other removes the file."""
+    lock = fcntl.flock
+    paths = [orphan(folder, age, events=5) for age in (3, 2, 1)]
+
+    def too_late(descriptor: int, operation: int) -> None:
+        paths[0].unlink(missing_ok=True)
+        lock(descriptor, operation)
+
+    monkeypatch.setattr("sluice.spool.fcntl.flock", too_late)
+    ring = folder.create()
+    assert folder.spool.path_of(ring) is not None
+    assert [path.exists() for path in paths] == [False, True, True]
+    assert folder.spool.removed == 0
+
+
 def test_orphans_stay_while_there_is_room(folder, three):
     paths = [orphan(folder, age) for age in (1, 2)]
     folder.create()
@@ -365,11 +410,13 @@ def test_the_limit_is_half_of_a_small_file_system(folder, monkeypatch):
 def test_rings_of_other_connections_count_and_go_as_well(folder, three):
     other = Folder(folder.path)
     other.spool = Spool(folder.path, "00000000-0000", lambda _, text: other.said.append(text))
-    oldest = orphan(other, 9)
+    oldest = orphan(other, 9, events=3)
     for age in (1, 2):
         orphan(folder, age)
     folder.create()
     assert not oldest.exists()
+    assert folder.spool.removed == 0, "theirs are not reported to our connection"
+    assert "3 events" in folder.said[0]
 
 
 def test_files_that_are_no_rings_are_left_alone(folder, three, tmp_path):
@@ -420,11 +467,11 @@ def test_a_child_that_inherited_a_ring_holds_it_after_its_parent_let_go(folder):
             os.read(read_end, 1)  # until the parent has looked
             os._exit(0)
         ring.close()
-        assert not _remove_if_nobodys(path)
+        assert _remove_if_nobodys(path) is None
         assert path.exists()
         os.close(write_end)
         os.waitpid(child, 0)
-        assert _remove_if_nobodys(path)
+        assert _remove_if_nobodys(path) == 0
         assert not path.exists()
         """,
         str(folder.path),
@@ -447,7 +494,7 @@ def test_the_ring_of_a_killed_process_is_nobodys_and_can_be_read(folder):
     with (folder.path / name).open("r+b") as file:
         ring = Ring(sluice.spool.mmap.mmap(file.fileno(), 0))
     assert [record.payload for record in Reader(ring).read(10, 1000)] == [b"last words"]
-    assert sluice.spool._remove_if_nobodys(folder.path / name)
+    assert sluice.spool._remove_if_nobodys(folder.path / name) == 1
 
 
 def test_the_default_is_a_folder_of_this_user_on_tmpfs():
