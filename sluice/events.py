@@ -8,6 +8,7 @@ Pure: no clock, no Celery, no I/O.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
@@ -50,7 +51,9 @@ STATE_OF: Final[dict[str, JobState]] = {
     "task-cancelled": "cancelled",
     "task-unknown": "failed",
     "task-ignored": "completed",
+    "task-replaced": "retrying",
 }
+_DELAY: Final = re.compile(r"(?:[01]\.){28}")
 #: After one of these an attempt has ended.
 FINAL_STATES: Final[frozenset[JobState]] = frozenset(
     ("completed", "failed", "retrying", "cancelled")
@@ -155,6 +158,25 @@ def utc(time: datetime | None) -> datetime | None:
     if time is None:
         return None
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def queue_name(routing_key: object) -> str | None:
+    """The queue that a routing key leads to.
+
+    For a delayed message on RabbitMQ's quorum queues Celery 5.5 puts the 28 bits of the delay
+    before it (kombu.transport.native_delayed_delivery).
+    """
+    if not routing_key:
+        return None
+    name = str(routing_key)
+    if name.startswith(("0.", "1.")):
+        name = _DELAY.sub("", name)
+    return cut(name, QUEUE_LIMIT)
+
+
+def exchange_name(exchange: object) -> str:
+    """What an exchange, or the name of one, is called."""
+    return str(getattr(exchange, "name", exchange))
 
 
 def task_id(value: object) -> str | None:

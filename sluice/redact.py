@@ -137,6 +137,10 @@ _PAIRS_BEGIN: Final = tuple(
     "pass secret token credential auth api access account encryption license master private"
     " sig ssh session phpsessid pwd pin otp cvv cvc ssn dsn csrf xsrf sid cookie".split()
 )
+#: The letters besides ASCII's that `re` takes for one of ASCII's when case is ignored: a
+#: dotted I and a dotless i, a long s, the sign of the kelvin.  No other has a lower case of
+#: another length than its own.
+_FOLDS: Final = {0x130: "i", 0x131: "i", 0x17F: "s", 0x212A: "k"}
 _HEADERS_BEGIN: Final = ("cookie", "authorization")
 _BEARERS_BEGIN: Final = ("bearer ", "basic ")
 _KEYS_BEGIN: Final = tuple(
@@ -168,14 +172,10 @@ def _sub(
     replace: Callable[[re.Match[str]], str],
     text: str,
 ) -> str:
-    """What ``pattern.sub(replace, text)`` is, where every match begins with one of `beginnings`.
-
-    Only for ASCII: other letters match some of ASCII's when case is ignored, and have a
-    lower case of another length.
-    """
-    if not text.isascii():
+    """What ``pattern.sub(replace, text)`` is, where every match begins with one of `beginnings`."""
+    lowered = text.lower() if text.isascii() else text.translate(_FOLDS).lower()
+    if len(lowered) != len(text):  # a letter that a later Unicode has: places would not fit
         return pattern.sub(replace, text)
-    lowered = text.lower()
     kept: list[str] = []
     end = 0
     for place in _places(lowered, beginnings):

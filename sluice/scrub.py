@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
 from itertools import groupby
@@ -50,6 +50,21 @@ _MOST_NODES: Final = 50_000
 _LONGEST_TEXT: Final = 1 << 20
 _MOST_WORK: Final = 1 << 28
 
+#: Letters and digits by which a value is known to be in a text.
+_FOUR: Final = re.compile(rf"[A-Za-z0-9]{{{_SHORTEST}}}")
+_SEPARATOR: Final = re.compile(r"""[\s,;:|&=/"'()<>\[\]{}]""")
+#: Of longer values no parts are looked for.
+_LONGEST_OF_PARTS: Final = 256
+#: Of a value such as "user:JOHN-7788:eu", the parts that name something: with a digit or an @.
+_NAMING_PART: Final = re.compile(
+    r"""(?<![^\s,;:|&=/"'()<>\[\]{}]) (?= [^\s,;:|&=/"'()<>\[\]{}]* [\d@] )
+        [^\s,;:|&=/"'()<>\[\]{}]{6,}""",
+    re.VERBOSE,
+)
+#: A text that may be JSON, and as much of it as is looked at.
+_JSON_BEGINS: Final = frozenset("{[")
+_LONGEST_JSON: Final = 64 * 1024
+
 #: Where the next link in a chain of exceptions begins.
 _NEXT_LINK: Final = re.compile(r"\n\n(?:During handling|The above exc)")
 _PLAIN: Final = (int, float, complex, Decimal, UUID, date, time, timedelta)
@@ -69,9 +84,52 @@ class Arguments:
 
     def __init__(self, args: object, kwargs: object, *reprs: str | None) -> None:
         values = kwargs.values() if isinstance(kwargs, Mapping) else ()
-        found, self._complete = _leaves([args, *values])
-        found.update(text for text in reprs if text and len(text) >= _SHORTEST)
+        self._leaves, self._complete = _leaves([args, *values])
+        self._reprs = [text for text in reprs if text]
+
+    def remove_from(self, text: str) -> str:
+        """`text` with every one of these values replaced by a mark."""
+        return self.within(text).remove_from(text)
+
+    def within(self, text: str) -> Values:
+        """Those of them that can be in `text`, for it and for parts of it.
+
+        Of a call with very many values nearly all are not, which four characters of a value
+        tell: to write each in all the ways in which it may be printed holds up an event loop.
+        """
+        if not self._complete:
+            return Values(None)
+        lowered = text.lower()
+        seen = {lowered[at : at + _SHORTEST] for at in range(len(lowered) - _SHORTEST + 1)}
+        found: set[str] = set(self._reprs)
+        for leaf in self._leaves:
+            if not isinstance(leaf, str) or _may_be_seen(leaf, seen):
+                found.update(_printed(leaf))
+        return Values(found)
+
+
+def _may_be_seen(value: str, seen: set[str]) -> bool:
+    """Whether a value, a part, or its beginning or end, can be in a text with these fours.
+
+    Letters and digits of ASCII are the same in each of its forms, but for their case.
+    """
+    candidates = [value] if len(value) <= 2 * _END else [value[:_END], value[-_END:]]
+    if len(value) <= _LONGEST_OF_PARTS and _SEPARATOR.search(value):
+        candidates += _naming_parts(value)
+    return any(seen.issuperset(_FOUR.findall(each.lower())) for each in candidates)
+
+
+def _naming_parts(value: str) -> list[str]:
+    return [part for part in _NAMING_PART.findall(value) if _FOUR.search(part)]
+
+
+class Values:
+    """Texts that must not be seen in another; None: there are too many to look for."""
+
+    def __init__(self, texts: set[str] | None) -> None:
+        self._complete = texts is not None
         # The longest first: a short value may be part of a long one.
+        found = (text for text in texts or () if len(text) >= _SHORTEST)
         self._values = sorted(found, key=len, reverse=True)
 
     def remove_from(self, text: str) -> str:
@@ -123,29 +181,55 @@ def _common_length(text: str, at: int, value: str) -> int:
     return least
 
 
-def _leaves(roots: list[object]) -> tuple[set[str], bool]:
-    """The values in trees of arguments, as they would be printed, and whether that is all."""
+def _leaves(roots: list[object]) -> tuple[list[object], bool]:
+    """The values in trees of arguments, and whether that is all."""
     nodes = deque(roots)
-    found: set[str] = set()
+    found: list[object] = []
     for _ in range(_MOST_NODES):
         if not nodes:
             return found, True
         node = nodes.popleft()
-        if isinstance(node, Mapping):
+        if isinstance(node, str):  # as most are
+            found.append(node)
+            if node[:1] in _JSON_BEGINS and len(node) <= _LONGEST_JSON:
+                try:
+                    nodes.append(json.loads(node))
+                except (ValueError, RecursionError):
+                    pass  # it only looks like JSON
+        elif isinstance(node, Mapping):
             nodes.extend(node.keys())
             nodes.extend(node.values())
         elif isinstance(node, (list, tuple, set, frozenset)):
             nodes.extend(node)
         else:
-            found.update(text for text in _printed(node) if len(text) >= _SHORTEST)
+            found.append(node)
     return found, not nodes
 
 
-def _printed(value: object) -> tuple[str, ...]:
+def _printed(value: object) -> Iterable[str]:
     """How a value looks in a message: of plain types only, others would run foreign code."""
     if isinstance(value, str):
-        in_json = json.dumps(value)[1:-1]
-        return value, repr(value)[1:-1], in_json, quote(value, safe=""), quote_plus(value)
+        yield from _written(value)
+        # As somebody would use it: without the space around it, in one case, and of what is
+        # made of parts those that name something.
+        bare = value.strip()
+        others = {bare, bare.lower(), bare.upper()}
+        if len(value) <= _LONGEST_OF_PARTS:
+            others.update(_naming_parts(value))
+        for other in others - {value}:
+            yield from _written(other)
+        return
+    yield from _plainly_printed(value)
+
+
+def _written(value: str) -> tuple[str, ...]:
+    in_json = json.dumps(value)[1:-1]
+    in_url = quote(value, safe="", errors="surrogatepass")
+    in_form = quote_plus(value, errors="surrogatepass")
+    return value, repr(value)[1:-1], in_json, in_url, in_form
+
+
+def _plainly_printed(value: object) -> tuple[str, ...]:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace"), repr(value)[2:-1]
     if isinstance(value, bool) or not isinstance(value, _PLAIN):
@@ -188,7 +272,16 @@ def error_text(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
     if len(text) > _LONGEST_TEXT:
         return WITHHELD
     text = arguments.remove_from(_without_retry_arguments(text))
-    return cut(redact(text[: ERROR_LIMIT + _MARGIN]), ERROR_LIMIT)
+    return cut(redact(_encodable(text[: ERROR_LIMIT + _MARGIN])), ERROR_LIMIT)
+
+
+def _encodable(text: str) -> str:
+    """`text` without halves of characters, which a file's name or cut JSON can have in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
 
 
 def stacktrace(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
@@ -201,11 +294,11 @@ def stacktrace(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
     if len(text) > _LONGEST_TEXT:
         return WITHHELD
     parts: list[str] = []
-    for in_frame, lines in groupby(
-        _frames_marked(_without_retry_arguments(text)), key=itemgetter(0)
-    ):
+    text = _encodable(_without_retry_arguments(text))
+    values = arguments.within(text)
+    for in_frame, lines in groupby(_frames_marked(text), key=itemgetter(0)):
         part = "\n".join(line for _, line in lines)
-        parts.append(part if in_frame else arguments.remove_from(part))
+        parts.append(part if in_frame else values.remove_from(part))
     # Only its end is looked through for secrets, from the beginning of a line if one is near.
     text = "\n".join(parts)
     begin = max(0, len(text) - STACKTRACE_LIMIT - _MARGIN)

@@ -311,6 +311,15 @@ def test_a_redirect_is_not_followed_and_the_key_stays_here(server, delivery, sta
 # --- credentials ----------------------------------------------------------------------------------
 
 
+def test_who_has_all_headers_printed_does_not_have_the_key(server, delivery, monkeypatch, capsys):
+    """A well-known way to see what `requests` does; Celery logs what is printed."""
+    monkeypatch.setattr("http.client.HTTPConnection.debuglevel", 1)
+    deliver = delivery(server.url)
+    assert deliver().verdict is Verdict.DELIVERED
+    assert capsys.readouterr().out == ""
+    assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize("named", ["by its place", "by NETRC"])
 def test_a_netrc_file_is_ignored(server, delivery, monkeypatch, tmp_path, named):
     netrc = tmp_path / (".netrc" if named == "by its place" else "elsewhere")

@@ -14,6 +14,7 @@ from celery.worker import state as worker_state
 from celery.worker.request import Request, create_request_cls
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu import Exchange
 
 from sluice.capture.request import RequestHook, TaskObserver, hooked
 from sluice.events import FINAL_STATES, moment
@@ -486,12 +487,111 @@ def test_a_request_does_not_overtake_itself(bench):
     assert bench.last.timestamp == moment(START + 30)
 
 
+@pytest.mark.parametrize(
+    ("exception", "event"),
+    [
+        (MemoryError("Process got: "), "task-failed"),
+        (ValueError("no"), "task-failed"),
+        (Retry("again", ValueError("no")), "task-retried"),
+        (Ignore(), "task-ignored"),
+    ],
+)
+def test_an_end_is_told_also_where_celery_itself_raises_before_it_tells(exception, event):
+    """A MemoryError it raises anew; with the result backend away it comes no further either."""
+
+    class Raises(FakeRequest):
+        def on_failure(self, exc_info, *args, **kwargs):
+            raise ConnectionError("the backend is away")
+
+    bench = Bench(base=Raises)
+    request = bench.run()
+    with pytest.raises(ConnectionError):
+        request.on_failure(error_info(exception))
+    assert bench.last.job.extensions["celeryEvent"] == event
+    assert len(bench.jobs) == 3
+
+
+def test_a_rejected_one_is_told_by_its_rejection_alone():
+    class Raises(FakeRequest):
+        def on_failure(self, exc_info, *args, **kwargs):
+            raise ConnectionError("the broker is away")
+
+    bench = Bench(base=Raises)
+    request = bench.run()
+    with pytest.raises(ConnectionError):
+        request.on_failure(error_info(Reject("no", requeue=True)))
+    assert len(bench.jobs) == 2
+
+
+def test_a_hard_limit_is_told_also_where_celery_itself_raises():
+    class Raises(FakeRequest):
+        def on_timeout(self, soft, timeout):
+            raise ConnectionError("the backend is away")
+
+    bench = Bench(base=Raises)
+    request = bench.run()
+    with pytest.raises(ConnectionError):
+        request.on_timeout(soft=False, timeout=3)
+    assert bench.last.job.extensions["exceptionClass"] == "TimeLimitExceeded"
+
+
+def test_a_task_that_is_replaced_is_not_told_as_completed(bench):
+    """`Task.replace` sends another under the same id, which ends in its own way."""
+    request = bench.run()
+    request.on_failure(error_info(Ignore("Replaced by new task")))
+    assert bench.story()[-1] == ("retrying", "task-replaced")
+    assert bench.last.job.completed_at is None
+
+
+def test_an_error_text_that_cannot_be_made_does_not_cost_the_end(bench, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise UnicodeEncodeError("utf-8", "x", 0, 1, "surrogates not allowed")
+
+    monkeypatch.setattr("sluice.capture.request.fault_of", fail)
+    request = bench.run()
+    request.send_event("task-failed", exception="ValueError('x')", traceback="t")
+    assert bench.story()[-1] == ("failed", "task-failed")
+    assert bench.last.job.error is None
+    assert bench.tape.notices.faults == 1
+
+
+def test_an_exit_is_told_as_celery_tells_it(bench):
+    """It makes a WorkerLostError of a SystemExit."""
+    request = bench.run()
+    request.sluice_failure = error_info(SystemExit(1))
+    text = "WorkerLostError('Worker exited prematurely: exitcode 1')"
+    request.send_event("task-failed", exception=text, traceback="t")
+    assert bench.last.job.error == text
+    assert bench.last.job.extensions["exceptionClass"] == "WorkerLostError"
+
+
+def test_the_same_attempt_delivered_again_does_not_end_the_first_one(bench):
+    first = bench.run()
+    worker_state.requests[first.id] = first
+    bench.now += 100
+    bench.observer.received(bench.request())
+    bench.now += 100
+    first.send_event("task-retried", exception="E()", traceback="t")
+    assert bench.last.timestamp == moment(bench.now)
+
+
+def test_the_bits_of_a_delay_are_no_part_of_a_queues_name(bench):
+    request = bench.request()
+    request.delivery_info = {
+        "exchange": Exchange("celery_delayed_27", type="topic"),
+        "routing_key": "0." * 23 + "1.1.1.1.0." + "celery",
+    }
+    bench.observer.received(request)
+    assert bench.last.job.queue == "celery"
+    assert bench.last.job.extensions["exchange"] == "celery_delayed_27"
+
+
 # --- what is told besides -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("processes", [True, False])
 def test_the_pid_is_that_of_the_process_that_runs_the_task(bench, processes):
-    bench.observer.pool_has_processes = processes
+    bench.observer.begin_worker(pool_has_processes=processes)
     request = bench.request(started=START + 1, pid=4242)
     request.send_event("task-started")
     assert bench.last.job.extensions["pid"] == (4242 if processes else os.getpid())

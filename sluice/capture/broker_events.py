@@ -15,7 +15,7 @@ _WORKER_SETTING = "worker_send_task_events"
 _PRODUCER_SETTING = "task_send_sent_event"
 
 
-def turn_on(warn: Callable[[str], None]) -> None:
+def turn_on(warn: Callable[[str], object]) -> None:
     """Turn them on, now and for workers and apps still to come.  `warn` gets conflicts."""
 
     def on_worker(conf: Any = None, **_: object) -> None:
@@ -33,7 +33,7 @@ def turn_on(warn: Callable[[str], None]) -> None:
     connect_on_app_finalize(on_app)
 
 
-def _set(conf: Any, setting: str, warn: Callable[[str], None]) -> None:
+def _set(conf: Any, setting: str, warn: Callable[[str], object]) -> None:
     if conf[setting]:
         return
     if conf.value_set_for(setting):

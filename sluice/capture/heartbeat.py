@@ -44,6 +44,9 @@ class Heartbeat:
     ) -> None:
         self._recorder = recorder
         self._worker = worker
+        # Found here, in MAIN: kombu's lock around `app.amqp` is a green one in a green process,
+        # and may not be taken by the sender's thread.
+        self._queues = worker.app.amqp.queues
         self._pool = pool
         self._keep_sign = keep_sign
         self._clock = clock
@@ -81,7 +84,6 @@ class Heartbeat:
             self._recorder.notices.fault(f"capture of {celery_event}", error)
 
     def _snapshot(self, state: WorkerState, celery_event: str) -> Worker:
-        worker = self._worker
         node, host = self._names()
         metadata: dict[str, Scalar | list[float]] = {
             "pool": self._pool,
@@ -100,7 +102,7 @@ class Heartbeat:
             active_jobs=len(worker_state.active_requests),
             queues=[
                 cut(str(name), QUEUE_LIMIT)
-                for name in list(worker.app.amqp.queues.consume_from)[:_MOST_QUEUES]
+                for name in list(self._queues.consume_from)[:_MOST_QUEUES]
             ],
             metadata=metadata,
             extensions={"celeryEvent": celery_event},
@@ -130,6 +132,8 @@ class Heartbeat:
             tag = self._recorder.environment
             sign = LifeSign(node, host, self._pid, self._clock(), mark, active, tag)
             self._keep_sign(encode_sign(sign))
+            if self._over:  # it has ended meanwhile, on its own thread
+                self._keep_sign(None)
         except Exception as error:  # noqa: BLE001  rule 1
             self._recorder.notices.fault("the sign of life", error)
 

@@ -22,11 +22,12 @@ from sluice.capture.limits import LimitGuard
 from sluice.events import (
     EXTENSION_LIMIT,
     NAME_LIMIT,
-    QUEUE_LIMIT,
     Job,
     Scalar,
     cut,
+    exchange_name,
     moment,
+    queue_name,
     task_id,
     utc,
 )
@@ -117,7 +118,7 @@ def _sent(
 ) -> Job:
     extensions: dict[str, Scalar] = {"celeryEvent": "task-sent"}
     if exchange:
-        extensions["exchange"] = cut(str(exchange), EXTENSION_LIMIT)
+        extensions["exchange"] = cut(exchange_name(exchange), EXTENSION_LIMIT)
     task_name = str(name or message.get("task") or "unknown")
     eta = message.get("eta")
     # Celery names a task that retries itself as the parent of the next attempt.
@@ -126,7 +127,7 @@ def _sent(
         external_id=task_id(message["id"]) or "unknown",
         name=cut(str(message.get("shadow") or task_name), NAME_LIMIT),
         state="queued",
-        queue=cut(str(routing_key), QUEUE_LIMIT) if routing_key else None,
+        queue=queue_name(routing_key),
         attempt=(message.get("retries") or 0) + 1,
         max_retries=_max_retries(task_name),
         created_at=moment(at),

@@ -16,27 +16,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.imports import symbol_by_name
 from celery.worker import state as worker_state
 
 from sluice import scrub
+from sluice.capture.delivered import Delivery, begin, is_next
 from sluice.capture.fault import Fault, arguments_of, exception_of, fault_of
 from sluice.events import (
-    EXTENSION_LIMIT,
     FINAL_STATES,
-    ID_LIMIT,
-    NAME_LIMIT,
-    QUEUE_LIMIT,
     STATE_OF,
     Job,
     JobState,
     Scalar,
-    cut,
     moment,
-    task_id,
     utc,
 )
 from sluice.recorder import Recorder
@@ -54,28 +49,8 @@ _FLAGGED: Final = frozenset(("task-revoked", "task-rejected"))
 _FLAGS: Final = ("terminated", "signum", "expired", "requeue")
 
 
-class Delivery(Protocol):
-    """What is used of a `celery.worker.request.Request`, and what we keep on it."""
-
-    id: str
-    name: str
-    hostname: str
-    time_start: float | None
-    worker_pid: int | None
-    task: Any
-    request_dict: dict[str, Any]
-    delivery_info: dict[str, Any]
-    eta: Any
-    root_id: str | None
-    parent_id: str | None
-
-    sluice_state: JobState | None
-    sluice_last: float
-    sluice_failure: Any
-    sluice_time_limit: float | None
-    sluice_job: Job | None
-    sluice_where: dict[str, Scalar] | None
-    sluice_next_received: float | None
+#: From `celery.app.task.Task.replace`, 5.3 to 5.7.
+_REPLACED: Final = "Replaced by new task"
 
 
 class RequestHook:
@@ -109,10 +84,11 @@ class RequestHook:
         """
         if not soft:
             self.sluice_time_limit = timeout
-        result = super().on_timeout(soft, timeout)  # type: ignore[misc]
-        if not soft and not worker_state.should_terminate:
-            self.sluice_observer.observe(self, "task-failed", {})  # type: ignore[arg-type]
-        return result
+        try:
+            return super().on_timeout(soft, timeout)  # type: ignore[misc]
+        finally:  # also where the result backend is away, and Celery raises
+            if not soft and not worker_state.should_terminate:
+                self.sluice_observer.observe(self, "task-failed", {})  # type: ignore[arg-type]
 
     def reject(self, requeue: bool = False) -> Any:
         """Report it first: once the broker has the message back, it can be here again."""
@@ -127,9 +103,13 @@ class RequestHook:
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """Remember the real exception: the event only has its text."""
         self.sluice_failure = exc_info
-        result = super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
-        self.sluice_observer.after_failure(self)  # type: ignore[arg-type]
-        return result
+        try:
+            return super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
+        except Exception:
+            self.sluice_observer.failure_broken_off(self)  # type: ignore[arg-type]
+            raise
+        finally:
+            self.sluice_observer.after_failure(self)  # type: ignore[arg-type]
 
 
 def hooked(base: type, observer: TaskObserver) -> type:
@@ -154,8 +134,13 @@ class TaskObserver:
         self._clock = clock
         #: Prefork: a request's `worker_pid` is a process; elsewhere it names a greenlet.
         self.pool_has_processes = False
-        self._pid = os.getpid()
+        self._pid = 0
         self.hooked_classes: dict[type, type] = {}
+
+    def begin_worker(self, *, pool_has_processes: bool) -> None:
+        """This process is a worker's MAIN, with a pool of this kind."""
+        self.pool_has_processes = pool_has_processes
+        self._pid = os.getpid()
 
     def now(self) -> float:
         """Unix time in seconds."""
@@ -179,7 +164,7 @@ class TaskObserver:
         try:
             now = self._clock()
             earlier = worker_state.requests.get(request.id)
-            if earlier is not None and earlier is not request:
+            if earlier is not None and is_next(request, earlier):
                 # Celery publishes a retry before it reports it: take this as the latest
                 # moment at which the earlier attempt can have ended.
                 earlier.sluice_next_received = now
@@ -189,7 +174,7 @@ class TaskObserver:
             if not later:
                 self._report(request, now, "queued", extensions)
                 return
-            _begin(request).scheduled_for = utc(eta)
+            begin(request).scheduled_for = utc(eta)
             self._report(request, now, "scheduled", extensions)
         except Exception as error:  # noqa: BLE001  rule 1
             self._recorder.notices.fault("capture of task-received", error)
@@ -205,7 +190,7 @@ class TaskObserver:
             extensions: dict[str, Scalar] = {"celeryEvent": celery_event}
             fault = None
             if state in _TROUBLED:
-                fault = fault_of(request, fields, tracebacks=self._tracebacks)
+                fault = self._fault_of(request, celery_event, fields)
                 extensions["exceptionClass"] = fault.class_name
             at = self._clock()
             if fields:
@@ -217,10 +202,29 @@ class TaskObserver:
         except Exception as error:  # noqa: BLE001  rule 1
             self._recorder.notices.fault(f"capture of {celery_event}", error)
 
+    def _fault_of(self, request: Delivery, celery_event: str, fields: dict[str, Any]) -> Fault:
+        """What went wrong; without a text where that fails, which must not cost the end."""
+        try:
+            return fault_of(request, fields, tracebacks=self._tracebacks)
+        except Exception as error:  # noqa: BLE001  rule 1
+            self._recorder.notices.fault(f"the error text of {celery_event}", error)
+            return Fault(None, None, None)
+
     def after_failure(self, request: Delivery) -> None:
         """`Ignore` ends a task without any event of Celery's; we report it."""
-        if isinstance(exception_of(request), Ignore):
-            self.observe(request, "task-ignored", {})
+        exception = exception_of(request)
+        if isinstance(exception, Ignore):
+            # `Task.replace` has sent another task under the same id, and says so like this.
+            replaced = exception.args[:1] == (_REPLACED,)
+            self.observe(request, "task-replaced" if replaced else "task-ignored", {})
+
+    def failure_broken_off(self, request: Delivery) -> None:
+        """Celery raised before it told of it: a MemoryError does that, or a lost backend."""
+        exception = exception_of(request)
+        if isinstance(exception, Retry):
+            self.observe(request, "task-retried", {})
+        elif not isinstance(exception, (Ignore, Reject)):
+            self.observe(request, "task-failed", {})
 
     @staticmethod
     def _ends(request: Delivery, celery_event: str, fields: dict[str, Any]) -> bool:
@@ -274,7 +278,7 @@ class TaskObserver:
             at = request.sluice_last
         job = request.sluice_job
         if job is None:
-            job = _begin(request)
+            job = begin(request)
         if request.sluice_where is not None:
             extensions |= request.sluice_where
         started = request.time_start
@@ -295,29 +299,3 @@ class TaskObserver:
         self._recorder.job(at, job)
         request.sluice_state = state
         request.sluice_last = at
-
-
-def _begin(request: Delivery) -> Job:
-    """Note what stays the same for all events of a request; each event then changes the rest."""
-    info = request.delivery_info
-    where: dict[str, Scalar] = {}
-    if info.get("exchange"):
-        where["exchange"] = cut(str(info["exchange"]), EXTENSION_LIMIT)
-    if info.get("redelivered"):
-        where["redelivered"] = True
-    request.sluice_where = where or None
-    routing_key = info.get("routing_key")
-    max_retries = request.task.max_retries
-    request.sluice_job = Job(
-        external_id=task_id(request.id) or "unknown",
-        name=cut(request.name, NAME_LIMIT),
-        state="unknown",
-        queue=cut(str(routing_key), QUEUE_LIMIT) if routing_key else None,
-        worker_id=cut(request.hostname, ID_LIMIT),
-        attempt=(request.request_dict.get("retries") or 0) + 1,
-        max_retries=max_retries if isinstance(max_retries, int) else None,
-        # Celery names a task that retries itself as the parent of the next attempt.
-        parent_id=task_id(request.parent_id) if request.parent_id != request.id else None,
-        root_id=task_id(request.root_id),
-    )
-    return request.sluice_job

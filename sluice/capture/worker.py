@@ -10,14 +10,16 @@ Two bootsteps, both documented ways to extend a worker:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from celery import bootsteps, signals
 
+from sluice import scrub
 from sluice.capture.heartbeat import Heartbeat
 from sluice.capture.request import TaskObserver
-from sluice.events import ID_LIMIT, NAME_LIMIT, QUEUE_LIMIT, STATE_OF, Job, cut, moment
+from sluice.events import ID_LIMIT, NAME_LIMIT, STATE_OF, Job, cut, moment, queue_name
 from sluice.events import task_id as as_id
 from sluice.recorder import Recorder
 
@@ -95,7 +97,7 @@ class WorkerCapture:
             message,
             task_id=str(id),
             name=str(name),
-            error=f"NotRegistered: {name}",
+            error=scrub.error_text(f"NotRegistered: {name}"),
         )
 
     def _on_rejected(
@@ -139,7 +141,7 @@ class WorkerCapture:
                     external_id=cut(task_id, ID_LIMIT),
                     name=cut(str(name or "unknown"), NAME_LIMIT),
                     state=STATE_OF[celery_event],
-                    queue=cut(str(where.get("routing_key") or ""), QUEUE_LIMIT) or None,
+                    queue=queue_name(where.get("routing_key")),
                     previous_state="queued",
                     worker_id=cut(str(consumer.hostname), ID_LIMIT),
                     attempt=(headers.get("retries") or 0) + 1,
@@ -158,7 +160,7 @@ class WorkerCapture:
     def worker_made(self, worker: Any) -> None:
         """The worker knows its pool and has not started it."""
         module = _pool_module(worker.pool_cls)
-        self.observer.pool_has_processes = module == "prefork"
+        self.observer.begin_worker(pool_has_processes=module == "prefork")
         self.heartbeat = Heartbeat(
             self.recorder,
             worker,
@@ -212,6 +214,8 @@ class SilentDispatcher:
 
     def __init__(self) -> None:
         self.groups: set[str] = set()
+        #: Empty: a real dispatcher that follows takes over what waits in the one before it.
+        self._outbound_buffer: deque[object] = deque()
         self.on_enabled: set[Callable[[], None]] = set()
         self.on_disabled: set[Callable[[], None]] = set()
 
@@ -255,26 +259,26 @@ def _consumer_step(capture: WorkerCapture) -> type[bootsteps.StartStopStep]:
 
         def __init__(self, consumer: Any, **kwargs: Any) -> None:
             super().__init__(consumer, **kwargs)
-            self._speaking: Any = None
+            self._speaking = 0
 
         def start(self, parent: Any) -> None:
             _guarded(capture, "the start of the consumer", lambda: capture.consumer_started(parent))
-            self._stop_speaking(parent)
-            self._speaking = parent.timer.call_repeatedly(
-                _SPEAK_EVERY, capture.recorder.notices.log
-            )
+            self._speaking += 1
+            self._speak(parent.timer, self._speaking)
 
-        def stop(self, parent: Any) -> None:
-            self._stop_speaking(parent)
+        def stop(self, parent: Any) -> None:  # noqa: ARG002
+            self._speaking += 1
 
-        def shutdown(self, parent: Any) -> None:
-            self._stop_speaking(parent)
+        def shutdown(self, parent: Any) -> None:  # noqa: ARG002
+            self._speaking += 1
             _guarded(capture, "the end of the consumer", capture.consumer_ended)
             capture.recorder.notices.log()
 
-        def _stop_speaking(self, parent: Any) -> None:
-            timer, self._speaking = self._speaking, None
-            if timer is not None:
-                parent.timer.cancel(timer)
+        def _speak(self, timer: Any, time: int) -> None:
+            # Not `call_repeatedly`: in a green pool it gives a greenlet back, and to cancel
+            # that one after its first run cancels nothing.
+            if time == self._speaking:
+                capture.recorder.notices.log()
+                timer.call_after(_SPEAK_EVERY, self._speak, (timer, time))
 
     return SluiceConsumerStep

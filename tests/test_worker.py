@@ -1,0 +1,181 @@
+"""The capture in a worker's MAIN: what it hands to Celery, and what it leaves alone."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import celery
+import pytest
+from celery.events.dispatcher import EventDispatcher
+
+from sluice.capture.heartbeat import Heartbeat
+from sluice.capture.request import TaskObserver
+from sluice.capture.worker import SilentDispatcher, WorkerCapture, _consumer_step
+from sluice.events import ERROR_LIMIT
+from sluice.lifesign import decode_sign
+from tests.doubles import Tape
+
+
+class Worker:
+    """What is looked at of a `celery.apps.worker.Worker`; how often its queues were found."""
+
+    def __init__(self) -> None:
+        self.hostname = "w@host"
+        self.concurrency = 2
+        self.pool = SimpleNamespace(num_processes=2, limit=2)
+        self.pool_cls = SimpleNamespace(__mro__=(), __name__="solo")
+        self.asked = 0
+        self.app = self
+
+    @property
+    def amqp(self) -> Any:
+        self.asked += 1
+        return SimpleNamespace(queues=SimpleNamespace(consume_from={"celery": 1, "mail": 2}))
+
+
+class Process:
+    """The process of the capture: what it was asked for."""
+
+    def __init__(self) -> None:
+        self.signs: list[bytes | None] = []
+        self.chores: list[Any] = []
+
+    def begin_worker(self, *, forks: bool) -> None:
+        self.forks = forks
+
+    def start_sender(self) -> None:
+        pass
+
+    def at_every_turn(self, chore: Any) -> None:
+        self.chores.append(chore)
+
+    def keep_sign(self, sign: bytes | None) -> None:
+        self.signs.append(sign)
+
+    def flush_at_end(self) -> None:
+        pass
+
+
+@pytest.fixture
+def tape():
+    return Tape()
+
+
+@pytest.fixture
+def capture(tape):
+    return WorkerCapture(tape.recorder, TaskObserver(tape.recorder, tracebacks=True), Process())
+
+
+# --- heartbeats -----------------------------------------------------------------------------------
+
+
+def test_the_senders_thread_never_asks_the_app_for_its_queues(capture, tape):
+    """kombu's `cached_property` takes a lock, which is green in a green process."""
+    worker = Worker()
+    capture.worker_made(worker)
+    found = worker.asked
+    capture.worker_started()
+    for _ in range(3):
+        capture.heartbeat._due = 0.0
+        capture.process.chores[0]()
+    assert worker.asked == found
+    assert len(tape.events) == 4
+    assert all(event.worker.queues == ["celery", "mail"] for event in tape.events)
+
+
+def test_a_heartbeat_that_comes_too_late_leaves_no_sign_of_a_worker_that_has_ended(tape):
+    """The worker says that it ended while the sender is in the middle of a heartbeat."""
+    signs: list[bytes | None] = []
+
+    def keep(sign: bytes | None) -> None:
+        signs.append(sign)
+        if len(signs) == 1:
+            heartbeat.offline()
+
+    heartbeat = Heartbeat(tape.recorder, Worker(), "solo", keep_sign=keep)
+    heartbeat._due = 0.0
+    heartbeat.beat()
+    assert decode_sign(signs[0]).worker == "w@host"
+    assert signs[-1] is None
+
+
+def test_the_pid_is_that_of_the_worker_and_not_of_who_called_init(capture, monkeypatch):
+    """`init()`, and then a process of multiprocessing that is the worker."""
+    capture.observer._pid = 1
+    capture.worker_made(Worker())
+    assert capture.observer._pid == os.getpid()
+
+
+# --- the dispatcher -------------------------------------------------------------------------------
+
+
+def test_a_dispatcher_of_celerys_can_follow_ours():
+    """At the next connection Celery takes over what waits in the last one's buffer."""
+    app = celery.Celery(broker="memory://", set_as_current=False)
+    with app.connection_for_write() as connection:
+        real = EventDispatcher(connection, enabled=False, app=app)
+        ours = SilentDispatcher()
+        ours.send("task-received", uuid="x")
+        real.extend_buffer(ours)
+        real.flush()
+        ours.extend_buffer(real)
+        assert not real._outbound_buffer
+
+
+# --- what it has to say ---------------------------------------------------------------------------
+
+
+class Timer:
+    """A timer that runs what is due when it is told to."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Any, tuple[Any, ...]]] = []
+
+    def call_after(self, seconds: float, call: Any, args: tuple[Any, ...] = ()) -> None:
+        assert seconds > 0
+        self.waiting.append((call, args))
+
+    def pass_time(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for call, args in waiting:
+            call(*args)
+
+
+def test_a_worker_that_loses_its_broker_again_and_again_has_one_timer(capture, tape, monkeypatch):
+    said = []
+    monkeypatch.setattr(tape.recorder.notices, "log", lambda: said.append(True))
+    consumer = SimpleNamespace(
+        timer=Timer(),
+        app=SimpleNamespace(tasks={}),
+        event_dispatcher=None,
+        update_strategies=lambda: None,
+    )
+    step = _consumer_step(capture)(consumer)
+    for _ in range(50):
+        step.start(consumer)
+        consumer.timer.pass_time()
+        step.stop(consumer)
+    step.start(consumer)
+    for _ in range(3):
+        consumer.timer.pass_time()
+    assert len(consumer.timer.waiting) == 1
+    before = len(said)
+    consumer.timer.pass_time()
+    assert len(said) == before + 1
+    step.shutdown(consumer)
+    consumer.timer.pass_time()
+    assert consumer.timer.waiting == []
+
+
+# --- messages that are no task of ours ------------------------------------------------------------
+
+
+def test_the_name_of_an_unknown_task_is_cut_and_cleaned(capture, tape):
+    message = SimpleNamespace(headers={"id": "i"}, delivery_info={}, properties={})
+    name = "x" * 20_000 + " password=hunter2"
+    capture._on_unknown(sender=Worker(), message=message, name=name, id="i")
+    capture._on_unknown(sender=Worker(), message=message, name="password=hunter2", id="i")
+    assert len(tape.jobs[0].error) <= ERROR_LIMIT
+    assert "hunter2" not in tape.jobs[1].error
