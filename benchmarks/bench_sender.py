@@ -92,7 +92,7 @@ def test_drain_join_and_post(
     sender = Sender(
         large_ring,
         deliver=deliver,
-        wait=lambda seconds: None,
+        wait=lambda seconds: False,
         clock=time.monotonic,
         interval=1.0,
         chores=lambda: None,

@@ -43,22 +43,30 @@ class Bell:
             except OSError:
                 pass  # full: it is awake already; broken: it is gone
 
-    def waiter(self, select: Any) -> Callable[[float], None]:
-        """A function for the sender: wait up to so many seconds, or until rung.
+    def waiter(self, select: Any) -> Callable[[float], bool]:
+        """A function for the sender: wait up to so many seconds, or until rung; was it?
 
         `select` is the sender's own unpatched module of that name.
         """
         poll = select.poll()
         poll.register(self._read_end, select.POLLIN)
 
-        def wait(seconds: float) -> None:
-            if poll.poll(max(0.0, seconds) * 1000):
-                try:
-                    posix.read(self._read_end, _IDLE_READ)
-                except OSError:
-                    pass
+        def wait(seconds: float) -> bool:
+            if not poll.poll(max(0.0, seconds) * 1000):
+                return False
+            try:
+                posix.read(self._read_end, _IDLE_READ)
+            except OSError:
+                pass
+            return True
 
         return wait
+
+    def watcher(self, select: Any) -> Callable[[float], bool]:
+        """A function that waits as `wait` does, says whether it was rung, and takes nothing."""
+        poll = select.poll()
+        poll.register(self._read_end, select.POLLIN)
+        return lambda seconds: bool(poll.poll(seconds * 1000))
 
     def close(self) -> None:
         """Close both ends."""

@@ -7,6 +7,8 @@ Guarantees
   thread, no socket.  Any other forked process begins anew when it first captures.
 * Ending takes at most `shutdown_timeout` from the first time the process is known to end.
 
+These are more than 350 lines, because a fork is only right beside what begins and what ends.
+
 What the fork hooks rely on (tests: ``tests/test_fork.py``): `os.fork` calls the `before`
 and `after_in_child` hooks on the forking thread, so a ring made in `before` is found by
 its thread's number in the child; `multiprocessing`, billiard and gevent all fork through
@@ -33,12 +35,13 @@ from sluice.capture.worker import WorkerCapture
 from sluice.config import Settings
 from sluice.delivery import Delivery
 from sluice.ending import call_before_the_end
+from sluice.folder import default_folder
 from sluice.notices import Notices
 from sluice.orphans import Orphans
 from sluice.recorder import Recorder
 from sluice.relay import Relay
 from sluice.ring import Ring
-from sluice.spool import Spool, default_folder
+from sluice.spool import Spool
 from sluice.stats import Stats, tally
 from sluice.transports.base import Transport
 from sluice.transports.thread import PlainThread, look_until
@@ -59,7 +62,7 @@ class Client:
         self.recorder: Final = Recorder(
             settings.connection_id, settings.environment, self.notices, self._open
         )
-        folder = Path(settings.spool_dir) if settings.spool_dir else default_folder()
+        folder = Path(settings.spool_dir) if settings.spool_dir else None
         self._spool: Final = Spool(folder, settings.connection_id, self._say_of_spool)
         self._concurrency = detect.detect()
         self._native: native.Native | None = None
@@ -71,7 +74,8 @@ class Client:
         """What is true of a process that has captured nothing yet; also after a fork."""
         self._pid = os.getpid()
         self.recorder.ring = self.recorder.bell = None
-        self.recorder.missed = self._spool.removed = 0
+        self.recorder.missed = 0
+        self._spool.forget()
         self._opening = [None]  # taken, as in the ring, by who opens
         self._forks = False
         self._relay: Relay | None = None
@@ -113,9 +117,9 @@ class Client:
                 capture.disconnect()
             raise
 
-    def _say_of_spool(self, kind: str, text: str) -> None:
+    def _say_of_spool(self, kind: str, text: str) -> bool:
         """At most once a minute for each kind: a folder can be full of strange files."""
-        self.notices.add(kind, f"[sluice] {text[0].upper()}{text[1:]}.", once=False)
+        return self.notices.add(kind, f"[sluice] {text[0].upper()}{text[1:]}.", once=False)
 
     # Opening: the first event of a process.
 
@@ -135,6 +139,8 @@ class Client:
             self._opening.append(None)
 
     def _open_ring(self) -> None:
+        if not self.settings.spool_dir:
+            self._spool.folder = default_folder()  # of who this process runs as by now
         ring = self._spool.create(self.settings.buffer_bytes, writer_pid=self._pid)
         self._relay = Relay(ring, self._spool.discard)
         self._orphans = Orphans(
@@ -142,7 +148,7 @@ class Client:
             ring,
             self.settings.connection_id,
             self.notices,
-            delivers=lambda: self._delivery is not None and self._delivery.delivers,
+            delivers=self._can_deliver,
         )
         self.recorder.bell = Bell()
         self.recorder.ring = ring
@@ -184,6 +190,7 @@ class Client:
             native=self._sender_modules,
             chores=self._do_chores,
             lost=lambda: sum(self._lost.values()),
+            forks=self._forks,
         )
         try:
             self._transport.start(self._delivery.run)
@@ -207,6 +214,10 @@ class Client:
             self._spool.keep_sign(ring, sign)
         elif ring is not None:
             self._spool.remove_sign(ring)
+
+    def _can_deliver(self) -> bool:
+        delivery = self._delivery
+        return delivery is not None and delivery.delivers and not delivery.is_ending
 
     def _do_chores(self) -> None:
         if self._orphans is not None:
@@ -238,6 +249,8 @@ class Client:
             self._delivery.close_inherited()
         if self._orphans is not None:
             self._orphans.let_go()
+        if self._relay is not None:
+            self._relay.let_go(ring)
         self._for_child = {}
         self._begin_process()
         if ring is not None:

@@ -1,6 +1,11 @@
 """A sender with its HTTP session: made, run and ended on the sender's own thread.
 
 Also the sender's voice: which trouble is worth a line of log, and when it is over.
+
+A request can take many seconds, and the chores wait meanwhile.  In a worker whose children
+write into small rings of their own that would lose events while the large ring of MAIN has
+room, so there a second thread does the chores when the sender does not come to them.  Who
+holds `_turn` does them, one at a time.
 """
 
 from __future__ import annotations
@@ -23,6 +28,8 @@ from sluice.sender import Sender
 
 #: Of the time that is left for the end, how much the sender may use; the rest is for its goodbye.
 _SHARE_OF_THE_END: Final = 0.95
+#: Seconds that the sender has for its chores, when it is rung for, before another does them.
+_HAS_TIME: Final = 0.02
 _NOT_AFFECTED: Final = "Monitoring is inactive, the worker is not affected"
 _TROUBLE: Final = {
     Verdict.UNAUTHORIZED: (
@@ -51,7 +58,8 @@ _TROUBLE: Final = {
 class Delivery:
     """Everything of the sender's thread.  `run()` is that thread; the rest is for others.
 
-    `lost` says how many events never came to a ring of this process.
+    `lost` says how many events never came to a ring of this process; `forks` whether
+    children have rings that are to be moved also while a request takes its time.
     """
 
     def __init__(
@@ -65,6 +73,7 @@ class Delivery:
         native: Callable[[], Native],
         chores: Callable[[], None],
         lost: Callable[[], int],
+        forks: bool,
     ) -> None:
         self._settings = settings
         self._ring = ring
@@ -74,10 +83,15 @@ class Delivery:
         self._native = native
         self._chores = chores
         self._lost = lost
+        self._forks = forks
+        self._turn: list[None] = [None]
+        self._chores_at = time.monotonic()
+        self._sleep: Callable[[float], None] = time.sleep
         self._sender: Sender | None = None
         self._deliverer: Deliverer | None = None
         self._deadline = inf
         self._trouble: Verdict | None = None
+        self._told = False
         #: The thread has come to its end.
         self.finished = False
 
@@ -92,6 +106,7 @@ class Delivery:
 
     def _run(self) -> None:
         native, before_send = self._native(), self._settings.before_send
+        self._sleep = native.time.sleep
         # The two need each other: delivering pauses the way the sender does.
         deliverer = self._deliverer = Deliverer(
             self._settings,
@@ -113,33 +128,79 @@ class Delivery:
         )
         if self._deadline != inf:  # told to end before it began
             sender.end_by(self._deadline)
+        if self._forks:
+            self._start_helper(native)
         sender.run()
+        self._take_turn()  # for good: nothing moves after the end
         deliverer.close()
 
     def _do_chores(self) -> None:
-        self._relay.move()
-        self._chores()
+        self._take_turn()
+        self._do_chores_in_turn()
+
+    def _take_turn(self) -> None:
+        while not self._has_taken_turn():
+            self._sleep(_HAS_TIME / 10)
+
+    def _has_taken_turn(self) -> bool:
+        try:
+            del self._turn[0]
+        except IndexError:
+            return False
+        return True
+
+    def _do_chores_in_turn(self) -> None:
+        try:
+            self._relay.move()
+            self._chores()
+        finally:
+            self._chores_at = time.monotonic()
+            self._turn.append(None)
+
+    def _start_helper(self, native: Native) -> None:
+        watch = self._bell.watcher(native.select)
+        interval = self._settings.flush_interval
+
+        def help_out() -> None:
+            while not self.finished:
+                longest = _HAS_TIME if watch(interval) else interval
+                self._sleep(_HAS_TIME)
+                if time.monotonic() - self._chores_at > longest and self._has_taken_turn():
+                    try:
+                        self._do_chores_in_turn()
+                    except BaseException as error:  # noqa: BLE001  rule 1
+                        self._notices.fault("the sender's helper", error)
+
+        try:
+            native.threading.Thread(target=help_out, name="sluice-helper", daemon=True).start()
+        except RuntimeError:
+            pass  # the interpreter is ending
 
     def _deliver(self, body: bytes) -> Outcome:
         assert self._deliverer is not None  # noqa: S101  only its own sender calls this
         outcome = self._deliverer.deliver(body)
         if outcome.verdict is Verdict.DELIVERED and self._trouble is not None:
             self._trouble = None
-            self._notices.add(
-                "recovered", "[sluice] Events are delivered again.", level=logging.INFO, once=False
-            )
+            if self._told:
+                text = "[sluice] Events are delivered again."
+                self._notices.add("recovered", text, level=logging.INFO, once=False)
         return outcome
 
     def _on_trouble(self, outcome: Outcome) -> None:
-        """One line when a trouble begins, none while it lasts."""
+        """One line when a trouble begins, none while it lasts.
+
+        One that comes again within a minute is told of after that minute, if it is still there.
+        """
         lasting = outcome.verdict not in (Verdict.REJECTED, Verdict.TOO_LARGE)
-        if lasting and outcome.verdict is self._trouble:
+        if lasting and outcome.verdict is self._trouble and self._told:
             return
         if lasting:
             self._trouble = outcome.verdict
         happened, to_do = _TROUBLE[outcome.verdict]
         text = message(happened.format(reason=outcome.reason, url=self._settings.api_url), to_do)
-        self._notices.add(f"trouble {outcome.verdict.name}", text, once=False)
+        told = self._notices.add(f"trouble {outcome.verdict.name}", text, once=False)
+        if lasting:
+            self._told = told
 
     # For the application's threads.
 
@@ -172,6 +233,11 @@ class Delivery:
     def works(self) -> bool:
         """False while the API refuses the key or is not where it should be."""
         return self._trouble not in (Verdict.UNAUTHORIZED, Verdict.MISDIRECTED)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it was told to end."""
+        return self._deadline != inf
 
     @property
     def delivers(self) -> bool:

@@ -89,7 +89,10 @@ def report_of_death(sign: LifeSign, since: Iterable[bytes], connection_id: str) 
         if job is None:
             continue
         if job.state in FINAL_STATES:
-            active.pop(job.external_id, None)
+            # The next attempt can begin before the end of the last one is told.
+            known = active.get(job.external_id)
+            if known is not None and known.attempt <= job.attempt:
+                del active[job.external_id]
         elif job.state == "active":
             started = (job.started_at or event.timestamp).timestamp()
             active[job.external_id] = ActiveTask(job.external_id, job.name, job.attempt, started)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from math import inf
 from typing import Final
 
 from sluice.config import message
@@ -29,20 +30,28 @@ class Notices:
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, str]] = deque(maxlen=_MOST)
-        self._said: dict[str, float] = {}
+        #: By kind, when it may be said again.
+        self._silent_until: dict[str, float] = {}
         #: Faults of Sluice itself that were caught.
         self.faults = 0
 
-    def add(self, kind: str, text: str, *, level: int = logging.WARNING, once: bool = True) -> None:
-        """Say `text`, unless this kind was said before (`once`) or within the last minute."""
+    def add(self, kind: str, text: str, *, level: int = logging.WARNING, once: bool = True) -> bool:
+        """Say `text`, unless this kind was said before (`once`) or within the last minute.
+
+        False: it is not said.
+        """
         now = time.monotonic()
-        said = self._said.get(kind)
-        if said is not None and (once or now - said < REPEAT_AFTER):
-            return
-        if said is None and len(self._said) >= _MOST:
-            return
-        self._said[kind] = now
+        if now < self._silent_until.get(kind, -inf):
+            return False
+        if len(self._silent_until) >= _MOST:
+            for other, until in list(self._silent_until.items()):
+                if until <= now:
+                    self._silent_until.pop(other, None)
+            if len(self._silent_until) >= _MOST:
+                return False
+        self._silent_until[kind] = inf if once else now + REPEAT_AFTER
         self._waiting.append((level, text))
+        return True
 
     def leave_to_parent(self) -> None:
         """In a forked child: what waits is the parent's to say, once."""

@@ -8,8 +8,8 @@ Guarantees
   moved twice has the same id twice.
 * It never pushes our own events out: it waits until half of our ring is free, and moves
   less than that at once.
-* It takes over only what it can deliver: while the API takes nothing from this process, a
-  ring stays where it is, for whoever has the right key.
+* It takes over only what it can deliver: while the API takes nothing from this process, or
+  it is about to end, a ring stays where it is, for whoever has the right key and the time.
 * Whatever a file holds, this comes to an end: see :class:`sluice.ring.Reader`.  One that was
   cut off since the last turn is left alone.
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from sluice.batch import with_event_id
@@ -39,6 +39,8 @@ _AT_ONCE_BYTES: Final = 512 * 1024
 #: Of a small ring, this part for their bytes, and this part for what a record has besides.
 _PART_OF_RING: Final = 8
 _BESIDES: Final = 80
+#: Of workers that were killed, in one line of log.
+_MOST_NAMED: Final = 10
 
 
 class Orphans:
@@ -65,6 +67,7 @@ class Orphans:
         self._due = 0.0
         self._reader: Reader | None = None
         self._sign: LifeSign | None = None
+        self._killed: list[str] = []
         #: Events found so far, and those of the dead that were gone or damaged, by reason.
         self.moved = 0
         self.lost: Final = {"overwritten": 0, "damaged": 0}
@@ -92,14 +95,19 @@ class Orphans:
         """In a forked child: a ring in hand is the parent's, and its memory goes with it."""
         reader, self._reader = self._reader, None
         if reader is not None:
-            _close(reader.ring)
+            reader.ring.let_go()
 
     def _look(self) -> None:
         self._due = self._monotonic() + LOOK_EVERY
+        deaths, self._spool.deaths = self._spool.deaths, []
+        for death in deaths:  # with nothing of what it captured after its sign
+            self._report(death.sign, (), death.ring_id, death.next_seq)
         if self._spool.path_of(self._ring) is None:
+            self._tell_of_the_killed()
             return
         orphan = self._spool.take_orphan()
         if orphan is None:
+            self._tell_of_the_killed()
             return
         self._sign = self._spool.sign_of(orphan)
         self._reader = Reader(orphan)
@@ -118,18 +126,18 @@ class Orphans:
         reader, self._reader, self._sign = self._reader, None, None
         if reader is not None:
             self._spool.leave_alone(reader.ring, why)
-            _close(reader.ring)
+            reader.ring.let_go()
 
     def _finish(self, reader: Reader) -> None:
         orphan, sign = reader.ring, self._sign
         if sign is not None:
-            self._report(orphan, sign)
+            self._report(sign, _payloads(orphan, sign.mark), orphan.ring_id, orphan.next_seq)
         self._reader = self._sign = None
         self._due = 0.0  # there may be more
         self.lost["overwritten"] += reader.overwritten
         self.lost["damaged"] += reader.damaged + orphan.next_seq - reader.next_seq
         self._spool.unlink(orphan)
-        _close(orphan)
+        orphan.let_go()
         if self.moved:
             self._notices.add(
                 "recovered events",
@@ -138,24 +146,33 @@ class Orphans:
                 once=False,
             )
 
-    def _report(self, orphan: Ring, sign: LifeSign) -> None:
-        """Say who was killed.  Its number in that ring is one that no event there has."""
-        payload = report_of_death(sign, _payloads(orphan, sign.mark), self._connection_id)
-        record = Record(payload, orphan.next_seq, 0, relayed=False)
-        self._ring.append(with_event_id(record, orphan.ring_id), relayed=True)
-        self._notices.add(
-            f"killed {sign.worker}",
-            f"[sluice] The worker {sign.worker} (pid {sign.pid}) was killed before this start;"
-            " what it was doing is reported.",
-            once=False,
+    def _report(
+        self, sign: LifeSign, payloads: Iterable[bytes], ring_id: int, next_seq: int
+    ) -> None:
+        """Say who was killed.  The event's number is one that none in that ring has."""
+        payload = report_of_death(sign, payloads, self._connection_id)
+        record = Record(payload, next_seq, 0, relayed=False)
+        self._ring.append(with_event_id(record, ring_id), relayed=True)
+        self._killed.append(f"{sign.worker} (pid {sign.pid})")
+
+    def _tell_of_the_killed(self) -> None:
+        """One line, however many there were."""
+        killed = self._killed
+        if not killed:
+            return
+        named = ", ".join(killed[:_MOST_NAMED])
+        if len(killed) > _MOST_NAMED:
+            named += f" and {len(killed) - _MOST_NAMED} more"
+        workers = "The worker" if len(killed) == 1 else f"{len(killed)} workers:"
+        were = (
+            "was killed before this start; what it was"
+            if len(killed) == 1
+            else ("were killed before this start; what they were")
         )
-
-
-def _close(ring: Ring) -> None:
-    try:
-        ring.close()
-    except BufferError:
-        pass  # a frame that was interrupted still looks at it: a little stays
+        if self._notices.add(
+            "killed", f"[sluice] {workers} {named} {were} doing is reported.", once=False
+        ):
+            self._killed = []
 
 
 def _payloads(ring: Ring, mark: tuple[int, int]) -> Iterator[bytes]:

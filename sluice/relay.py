@@ -9,8 +9,10 @@ killed between the copy and the mark, has the same id twice and counts once.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 from sluice.batch import with_event_id
@@ -19,6 +21,8 @@ from sluice.ring import Reader, Ring
 #: Records moved per child before the next child's turn, and their bytes.
 _AT_ONCE: Final = 1_000
 _AT_ONCE_BYTES: Final = 1024 * 1024
+#: Seconds from a ring's making until its child, in its first moment, writes its number there.
+_LONGEST_BIRTH: Final = 60.0
 
 
 class Relay:
@@ -28,10 +32,18 @@ class Relay:
     the sender's thread.  `discard` gets a ring that is empty and whose child has ended.
     """
 
-    def __init__(self, ring: Ring, discard: Callable[[Ring], None]) -> None:
+    def __init__(
+        self,
+        ring: Ring,
+        discard: Callable[[Ring], None],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ring = ring
         self._discard = discard
-        self._new: deque[Ring] = deque()
+        self._monotonic = monotonic
+        self._new: deque[tuple[Ring, float]] = deque()
+        self._made: dict[int, float] = {}
         self._readers: list[Reader] = []
         #: Records moved so far.
         self.moved = 0
@@ -43,19 +55,31 @@ class Relay:
 
     def add(self, ring: Ring) -> None:
         """From now on, move what is written to `ring`."""
-        self._new.append(ring)
+        self._new.append((ring, self._monotonic()))
 
     def move(self) -> None:
         """Move what there is.  Called at every turn of the sender."""
         while self._new:
-            self._readers.append(Reader(self._new.popleft()))
+            ring, made = self._new.popleft()
+            self._readers.append(Reader(ring))
+            self._made[ring.ring_id] = made
         for reader in list(self._readers):
             # Look for the end before the last read: nothing is written after it.
-            ended = _has_ended(reader.ring)
+            ended = _has_ended(reader.ring) or self._never_began(reader.ring)
             self._move_from(reader, to_the_end=ended)
             if ended:
                 self._move_from(reader, to_the_end=True)  # what is damaged gets a second look
                 self._let_go(reader)
+
+    def let_go(self, kept: Ring | None) -> None:
+        """In a forked child: close the rings of its siblings, and keep its own.
+
+        Or their memory would stay for as long as this child, whose frames of the sender's
+        thread, which never go on, hold them.
+        """
+        for ring in self.rings:
+            if ring is not kept:
+                ring.let_go()
 
     def _move_from(self, reader: Reader, *, to_the_end: bool) -> None:
         while records := reader.read(_AT_ONCE, _AT_ONCE_BYTES):
@@ -66,6 +90,11 @@ class Relay:
             if not to_the_end and len(records) < _AT_ONCE:
                 break
 
+    def _never_began(self, ring: Ring) -> bool:
+        """Whether its child would have said who it is by now: the fork has failed, say."""
+        made = self._made.get(ring.ring_id, inf)
+        return not ring.writer_pid and self._monotonic() - made > _LONGEST_BIRTH
+
     def _let_go(self, reader: Reader) -> None:
         ring = reader.ring
         lost = ring.next_seq - reader.next_seq  # damage at the very end
@@ -75,12 +104,14 @@ class Relay:
         for reason, count in ring.skipped_by.items():
             self._ended_skipped[reason] = self._ended_skipped.get(reason, 0) + count
         self._readers.remove(reader)
+        self._made.pop(ring.ring_id, None)
         self._discard(ring)
 
     @property
     def rings(self) -> list[Ring]:
         """The rings of the children that are not known to have ended."""
-        return [*(reader.ring for reader in list(self._readers)), *list(self._new)]
+        new = [ring for ring, _ in list(self._new)]
+        return [*(reader.ring for reader in list(self._readers)), *new]
 
     @property
     def captured(self) -> int:

@@ -53,8 +53,8 @@ SMALLEST_RING: Final = 64 * 1024
 #: interrupted in its two microseconds meets at most as many as there are threads.
 SIDE_LIMIT: Final = 1024
 
-#: How often, at most, a search for the next sound record looks at as many bytes as the ring
-#: has.  Only a file that someone made for it gets there.
+#: How often, at most, a reader looks at as many bytes as the ring has in its searches for
+#: sound records.  Only a file that someone made for it gets there.
 _MOST_WORK: Final = 16
 
 # Words of the header page.
@@ -76,18 +76,27 @@ class NotARing(ValueError):
     """The memory does not hold a ring of this version, or holds a damaged header."""
 
 
-def unsettled(page: bytes) -> int:
-    """How many events the ring with this first page still has to deliver; 0 if it is none.
+class FirstPage(NamedTuple):
+    """What the first page of a ring file says; zeros where it is no ring."""
 
-    Those that were overwritten since the last one was settled are among them.
-    """
+    ring_id: int = 0
+    #: The number that the next record would get.
+    next_seq: int = 0
+    #: Events still to deliver, with those that were overwritten since the last that was.
+    unsettled: int = 0
+
+
+def first_page(page: bytes) -> FirstPage:
+    """Read a first page that anybody may have written."""
     if len(page) != PAGE:
-        return 0
+        return FirstPage()
     words = memoryview(page).cast("Q")
     if words[_MAGIC] != MAGIC or words[_VERSION] != LAYOUT_VERSION:
-        return 0
-    last = words[_NEXT_SEQ]
-    return max(0, last - words[_READ_SEQ]) if last < _NEVER_REACHED else 0
+        return FirstPage()
+    next_seq = words[_NEXT_SEQ]
+    if next_seq >= _NEVER_REACHED:
+        return FirstPage()
+    return FirstPage(words[_RING_ID], next_seq, max(0, next_seq - words[_READ_SEQ]))
 
 
 class Record(NamedTuple):
@@ -237,6 +246,13 @@ class Ring:
         self._data.release()
         self._memory.close()
 
+    def let_go(self) -> None:
+        """As `close`, where somebody may still look at it, who never goes on."""
+        try:
+            self.close()
+        except BufferError:
+            pass  # a frame that was interrupted: a little stays
+
     # What the counters say; safe to read from anywhere at any time.
 
     @property
@@ -339,6 +355,7 @@ class Reader:
         self.damaged = 0
         self._suspect = -1
         self._skipping = False
+        self._work = _MOST_WORK * ring.capacity
 
     @property
     def behind(self) -> bool:
@@ -407,7 +424,6 @@ class Reader:
         """The next position after a damaged record where a whole record begins, or `head`."""
         data, capacity = self._data, self._capacity
         first, last = self.next_seq, self._words[_NEXT_SEQ]
-        work = _MOST_WORK * capacity
         for candidate in range(pos + 8, head, 8):
             at = candidate % capacity
             room = capacity - at
@@ -419,8 +435,8 @@ class Reader:
                 payload = data[at + 16 : at + 16 + size]
                 if crc32(payload, (seq ^ seq >> 32 ^ length) & _CRC_MASK) == crc:
                     return candidate
-                work -= size
-                if work < 0:
+                self._work -= size
+                if self._work < 0:
                     break
         return head
 

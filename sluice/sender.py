@@ -24,6 +24,8 @@ MOST_BYTES: Final = 512 * 1024
 #: With a review, which may be slow: the chores do not wait for more than these.
 _MOST_REVIEWED: Final = 50
 _MOST_OF_RECORDS: Final = MOST_BYTES - MOST_EVENTS * batch.OVERHEAD_OF_EVENT
+#: Seconds: a heartbeat is due.
+_CHORES_EVERY: Final = 2.0
 #: Seconds between tries while the process waits for us to end.
 _LAST_TRIES: Final = 0.2
 _FIRST_PAUSE_AFTER_REFUSAL: Final = 1.0
@@ -52,8 +54,9 @@ class Account:
 class Sender:
     """Sends what is in `ring` until told to end.
 
-    `wait(seconds)` returns at once when someone rang; `chores()` is called at least once
-    per `interval` seconds while nothing blocks, also between the tries of one batch.
+    `wait(seconds)` returns at once, and True, when someone rang; `chores()` is called at least
+    every `interval` seconds, and every two, while nothing blocks, also between the tries of one
+    batch.
     `on_error` gets an exception that was not foreseen; the loop goes on.  `review` gives
     the record to send in place of another, with an empty payload for none.
     """
@@ -63,7 +66,7 @@ class Sender:
         ring: Ring,
         *,
         deliver: Deliver,
-        wait: Callable[[float], None],
+        wait: Callable[[float], bool],
         clock: Callable[[], float],
         interval: float,
         chores: Callable[[], None],
@@ -117,7 +120,7 @@ class Sender:
         """Wait between two tries, doing the chores; shortly when the end is near."""
         until = self._clock() + seconds
         while (left := until - self._clock()) > 0 and not self.ending:
-            self._wait(min(left, self._interval))
+            self._wait(min(left, self._interval, _CHORES_EVERY))
             self._safely(self._chores)
         if self.ending:
             self._wait(max(0.0, min(seconds, _LAST_TRIES, self.time_left())))
@@ -126,11 +129,20 @@ class Sender:
         """The loop.  Returns when told to end; never raises."""
         try:
             while not self.ending:
-                self._wait(self._interval)
+                self._rest()
                 self._safely(self.turn)
             self._safely(self.turn)
         finally:
             self.finished = True
+
+    def _rest(self) -> None:
+        """Wait for the next turn, or until rung; a long interval is no pause for the chores."""
+        until = self._clock() + self._interval
+        while (left := until - self._clock()) > _CHORES_EVERY and not self.ending:
+            if self._wait(_CHORES_EVERY):
+                return
+            self._safely(self._chores)
+        self._wait(max(0.0, left))
 
     def turn(self) -> None:
         """Send all that is there."""

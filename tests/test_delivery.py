@@ -31,7 +31,14 @@ PAYLOAD = b'{"type":"job_state_change","job":{"externalId":"%d","extensions":{"a
 class Rig:
     """A delivery over a ring in memory, on a thread of its own."""
 
-    def __init__(self, url: str, chores: Callable[[], None] = lambda: None, **more: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        chores: Callable[[], None] = lambda: None,
+        *,
+        forks: bool = False,
+        **more: Any,
+    ) -> None:
         self.ring = memory_ring(1 << 20)
         self.bell = Bell()
         self.lost = 0
@@ -48,6 +55,7 @@ class Rig:
             native=lambda: ORDINARY,
             chores=chores,
             lost=lambda: self.lost,
+            forks=forks,
         )
         self.thread = threading.Thread(target=self.delivery.run, daemon=True)
 
@@ -187,6 +195,94 @@ def test_a_trouble_that_lasts_is_told_of_once_and_the_next_one_anew(rig, monkeyp
         clock.advance(61)
         told.append(len(one.told))
     assert told == [1, 1, 2, 2, 3, 3, 4]
+
+
+def test_a_trouble_that_comes_again_within_a_minute_is_told_of_after_it(rig, monkeypatch):
+    """Or the last word would be that all is well, for as long as the outage lasts."""
+    clock = FakeClock()
+    monkeypatch.setattr("sluice.notices.time", clock)
+    one = rig(NOBODY_LISTENS)
+    one.delivery._deliverer = SimpleNamespace(
+        deliver=lambda _: Outcome(Verdict.DELIVERED), requests=0
+    )
+    told = []
+    for verdict, seconds in ((Verdict.LATER, 0), (None, 1), *[(Verdict.LATER, 25)] * 5, (None, 1)):
+        clock.advance(seconds)
+        if verdict is None:
+            one.delivery._deliver(b"")
+        else:
+            one.delivery._on_trouble(Outcome(verdict, "reason"))
+        told.append(len(one.told))
+    assert told == [1, 2, 2, 2, 3, 3, 3, 4]
+
+
+# --- the chores -----------------------------------------------------------------------------------
+
+
+class Chores:
+    """Counts them, and how many were at it at once."""
+
+    def __init__(self) -> None:
+        self.done = self.at_once = self.most_at_once = 0
+
+    def __call__(self) -> None:
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        time.sleep(0.002)  # what they take, not a wait
+        self.at_once -= 1
+        self.done += 1
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_in_a_worker_with_children_they_go_on_while_a_request_hangs(rig, server, forks):
+    server.answer = Answer(fault="hang")
+    chores = Chores()
+    one = rig(
+        server.url, chores=chores, forks=forks, flush_interval=0.05, request_timeout=(5.0, 3.0)
+    )
+    one.thread.start()
+    one.capture()
+    wait_for(lambda: server.connections, 20)
+    before = chores.done
+    if forks:
+        wait_for(lambda: chores.done > before + 5, 10)
+        one.bell.ring()  # a child's ring is a quarter full
+        wait_for(lambda: chores.done > before + 10, 10)
+    else:
+        assert chores.done <= before + 1
+    assert one.delivery.requests == 1
+    assert chores.most_at_once == 1
+
+
+def test_two_threads_are_never_at_them_together(rig, server):
+    chores = Chores()
+    one = rig(server.url, chores=chores, forks=True, flush_interval=0.05)
+    one.thread.start()
+    for _ in range(40):
+        one.capture()
+        before = chores.done
+        wait_for(lambda: chores.done > before, 10)
+    one.end(5)
+    after = chores.done
+    assert one.delivery.delivered == 40
+    assert chores.most_at_once == 1
+    assert not one.delivery._has_taken_turn(), "kept after the end: nothing moves any more"
+    assert chores.done == after
+
+
+def test_a_helper_that_fails_says_so_and_goes_on(rig, server):
+    server.answer = Answer(fault="hang")
+
+    def fail() -> None:
+        failed.append(True)
+        raise MemoryError
+
+    failed: list[bool] = []
+    one = rig(server.url, chores=fail, forks=True, flush_interval=0.05, request_timeout=(5.0, 60.0))
+    one.thread.start()
+    wait_for(lambda: len(failed) > 3, 20)
+    assert one.notices.faults >= 3
+    assert one.end(0.5) < 5
 
 
 def test_an_event_that_is_refused_is_no_lasting_trouble(rig, server):

@@ -87,6 +87,32 @@ def test_a_killed_childs_events_are_delivered_and_its_ring_removed(
     )
 
 
+def test_a_child_maps_its_own_ring_and_not_those_of_its_siblings(script) -> None:
+    output = script(
+        """
+        client.begin_worker(forks=True)
+        client.start_sender()
+        def rings(): return sum(".ring" in line for line in open("/proc/self/maps"))
+        go, stop = os.pipe(), os.pipe()
+        def first():
+            os.write(go[1], b"x")
+            os.read(stop[0], 1)
+        pid = os.fork()
+        if pid == 0:
+            try: first()
+            finally: os._exit(0)
+        os.read(go[0], 1)
+        until = time.monotonic() + 5
+        while not client._relay._readers and time.monotonic() < until: time.sleep(0.01)
+        print(rings())
+        child(lambda: print(rings(), flush=True))
+        os.write(stop[1], b"x")
+        os.waitpid(pid, 0)
+        """
+    )
+    assert output == ["2", "2"], "MAIN's, and that of one child"
+
+
 def test_any_other_forked_process_sends_for_itself(script, ingest: IngestServer) -> None:
     output = script(
         """

@@ -297,6 +297,27 @@ assert sluice.flush() and sluice.shutdown()
     assert "nobody should see" not in done.stderr
 
 
+def test_the_folder_is_that_of_the_user_who_captures(python):
+    """`celery worker --uid` gives up its rights after `init()`."""
+    python(
+        LISTEN
+        + """
+import os, tempfile
+from pathlib import Path
+import sluice, sluice.folder
+sluice.init()
+spool = sluice._client._spool
+assert spool.folder is None
+with tempfile.TemporaryDirectory() as tmpfs:
+    sluice.folder._TMPFS = Path(tmpfs)
+    os.getuid = lambda: 4242
+    sluice._client._open_ring()
+    assert spool.folder == Path(tmpfs, "sluice-4242")
+""",
+        SLUICE_SPOOL_DIR="",
+    )
+
+
 def test_after_a_fault_in_setup_another_call_can_succeed(python):
     python(
         """

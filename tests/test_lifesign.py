@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,6 +119,13 @@ def test_what_is_no_sign_is_none(data):
     assert decode_sign(data) is None
 
 
+def test_the_next_attempt_is_active_also_where_the_last_ones_end_is_told_after_it_began():
+    first = ActiveTask("t", "n", 1, START)
+    events = job("t", "active", START + 1, attempt=2), job("t", "retrying", START + 1, attempt=1)
+    (suspect,) = tasks(report(sign(first), *events))
+    assert suspect["attempt"] == 2
+
+
 # --- its file -------------------------------------------------------------------------------------
 
 
@@ -178,6 +186,23 @@ def test_the_last_sign_stays_where_there_is_no_room_for_a_new_one(place, monkeyp
     assert place.worker == "first"
     if room:
         assert not place.new.exists()
+
+
+def test_a_ring_whose_file_somebody_removed_is_told_of_once(tmp_path):
+    """A user who logs out takes /dev/shm along, where systemd is told so."""
+    said = []
+    place = Place(tmp_path / "rings")
+    place.spool._say = lambda kind, text: said.append((kind, text))
+    place.keep("first")
+    shutil.rmtree(tmp_path / "rings")
+    other = place.spool.create(SIZE, writer_pid=0)  # the folder is there again
+    place.keep("second")
+    place.keep("third")
+    ((kind, text),) = said
+    assert kind == sluice.spool.GONE
+    assert "events of this worker are lost if it is killed" in text
+    assert place.spool.path_of(place.ring) is None
+    assert list((tmp_path / "rings").iterdir()) == [place.spool.path_of(other)]
 
 
 def test_a_link_is_not_written_through(place, tmp_path):

@@ -15,8 +15,8 @@ from tests.doubles import run_python
 
 HEADER = """
 import json, os, sys
-import celery, sluice, sluice.spool
-sluice.spool.FOLDER_LIMIT = int(sys.argv[1])
+import celery, sluice, sluice.folder
+sluice.folder.FOLDER_LIMIT = int(sys.argv[1])
 sluice.init(flush_interval=0.05, buffer_bytes=int(sys.argv[2]))
 app = celery.Celery(broker="memory://")
 @app.task
@@ -107,6 +107,15 @@ def test_what_went_to_make_room_is_told(
     output = script(HEIR, 2 * RING, RING)  # room for one beside its own
     assert counts(output) == (52, 22, 0, {"no_room": 30})
     assert told(ingest) == 30
+
+
+def test_a_script_that_ends_leaves_what_others_left_to_who_has_time(
+    script: Callable[..., str], ingest: IngestServer, spool_dir: os.PathLike[str]
+) -> None:
+    script(KILLED, ROOMY, RING, 30)
+    script("task.delay()", ROOMY, RING)
+    assert len(ingest.events()) == 1
+    assert len(list(Path(spool_dir).iterdir())) == 1
 
 
 def test_what_came_while_another_thread_made_the_ring_is_told(

@@ -113,6 +113,27 @@ def test_kinds_without_end_take_no_memory_without_end(ear):
     assert ear.lines == [f"line {n}" for n in range(64)]
 
 
+def test_kinds_that_are_over_make_room_for_others(ear, clock):
+    """Or after so many workers were killed nobody would hear of a key that is refused."""
+    notices = Notices()
+    notices.add("for good", "once")
+    for n in range(200):
+        assert notices.add(f"kind {n}", f"line {n}", once=False)
+        notices.log()
+        clock.advance(REPEAT_AFTER / 30)
+    assert not notices.add("for good", "twice")
+    assert len(ear.lines) == 201
+    assert len(notices._silent_until) <= 64
+
+
+def test_who_says_something_hears_whether_it_is_said(ear, clock):
+    notices = Notices()
+    assert notices.add("a", "one", once=False)
+    assert not notices.add("a", "two", once=False)
+    clock.advance(REPEAT_AFTER)
+    assert notices.add("a", "three", once=False)
+
+
 def test_lines_that_nobody_hears_take_no_memory_without_end(logger, clock):
     notices = Notices()
     for n in range(1000):

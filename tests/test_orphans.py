@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import sluice.spool
+import sluice.folder
 from sluice.batch import with_event_id
 from sluice.events import Event, Job
 from sluice.lifesign import ActiveTask, LifeSign, decode_sign, encode_sign, report_of_death
@@ -420,15 +420,50 @@ def test_a_death_is_told_also_where_all_was_delivered(folder):
     assert event.worker.extensions["activeTasks"][0]["externalId"] == "task-1"
 
 
-def test_everyone_who_was_killed_is_named_in_the_log(folder):
-    for name in ("one", "two"):
-        victim = Victim(folder, name=name)
+@pytest.mark.parametrize("number", [1, 2, 15])
+def test_those_who_were_killed_are_named_in_one_line(folder, number):
+    for each in range(number):
+        victim = Victim(folder, name=f"w{each}")
         victim.lives(START)
         victim.killed()
+    after = Next(folder, size=1 << 20)
+    assert len(deaths(after.turns(100))) == number
+    (line,) = after.told
+    assert line.count("celery@w") == min(number, 10)
+    if number == 1:
+        assert line == (
+            "[sluice] The worker celery@w0 (pid 42) was killed before this start;"
+            " what it was doing is reported."
+        )
+    assert ("and 5 more were killed before this start" in line) is (number == 15)
+
+
+def test_the_death_of_a_worker_whose_ring_made_room_is_told(folder, monkeypatch):
+    """As of its last sign: what it captured after that has gone with the ring."""
+    monkeypatch.setattr(sluice.folder, "FOLDER_LIMIT", SIZE)
+    victim = Victim(folder)
+    victim.lives(START, ActiveTask("task-1", "hungry", 1, START - 5))
+    victim.tells(2, "active", START + 1)
+    ring_id = victim.ring.ring_id
+    path = victim.killed()
     after = Next(folder)
-    assert len(deaths(after.turns())) == 2
-    for name in ("one", "two"):
-        assert sum(f"celery@{name} (pid 42) was killed" in line for line in after.told) == 1
+    assert not path.exists()
+    (death,) = deaths(after.turns())
+    assert [task["externalId"] for task in death.worker.extensions["activeTasks"]] == ["task-1"]
+    assert death.worker.extensions["eventId"] == f"{ring_id:016x}-1"
+    assert after.spool.removed == 1
+    assert deaths(after.turns()) == []
+
+
+def test_nobody_is_taken_over_at_the_end(folder):
+    """A script that ends does not wait for another's events, and leaves them to who has time."""
+    victim = Victim(folder)
+    victim.tells(1, "queued")
+    path = victim.killed()
+    after = Next(folder)
+    after.delivers = False  # what the client answers once it is told to end
+    assert after.turns() == []
+    assert path.exists()
 
 
 def test_a_death_counts_all_events_since_the_sign(folder):
@@ -554,10 +589,10 @@ def test_a_link_that_takes_a_files_place_while_we_look_is_left_alone(folder, tmp
     victim.tells(1, "queued")
     path = victim.killed()
     after = Next(folder)
-    files = sluice.spool._ring_files(folder)
+    files = sluice.folder.ring_files(folder)
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    monkeypatch.setattr(sluice.spool, "_ring_files", lambda _: files)
+    monkeypatch.setattr(sluice.folder, "ring_files", lambda _: files)
     assert after.turns() == []
     (line,) = after.said
     assert path.name in line
@@ -609,7 +644,7 @@ def test_the_space_of_an_orphan_is_reserved_before_it_is_looked_at(folder):
 def test_a_file_larger_than_all_may_be_is_not_even_reserved(folder, monkeypatch):
     path = Victim(folder).killed()
     after = Next(folder)
-    monkeypatch.setattr(sluice.spool, "FOLDER_LIMIT", SIZE)
+    monkeypatch.setattr(sluice.folder, "FOLDER_LIMIT", SIZE)
     os.truncate(path, 2 * SIZE)
     assert after.turns() == []
     assert "a ring does not have" in after.said[0]

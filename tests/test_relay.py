@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sluice.relay import Relay
 from sluice.ring import Reader, Ring
 from sluice.spool import Spool
+from sluice.testing import FakeClock
 from tests.doubles import LAW, NO_PROCESS, memory_ring
 from tests.harness import CONNECTION_ID
 
@@ -28,7 +29,8 @@ class Family:
     def __init__(self, size: int = 8 * MIB) -> None:
         self.ring = memory_ring(size, ring_id=1, writer_pid=ALIVE)
         self.discarded: list[Ring] = []
-        self.relay = Relay(self.ring, self.discarded.append)
+        self.clock = FakeClock()
+        self.relay = Relay(self.ring, self.discarded.append, monotonic=self.clock.monotonic)
         self._reader = Reader(self.ring)
         self.children = 0
 
@@ -191,6 +193,34 @@ def test_what_a_child_wrote_while_it_was_found_dead_is_not_lost(family, monkeypa
     family.relay.move()
     assert [n for n, _ in family.arrived()] == [1, 2]
     assert family.discarded == [child]
+
+
+def test_a_child_that_never_began_is_not_waited_for_for_ever(family):
+    """The fork failed: there is a ring, and nobody to write his number into it."""
+    born, unborn = family.child(), family.child(0)
+    family.relay.move()
+    family.clock.advance(59)
+    family.relay.move()
+    assert family.discarded == []
+    family.clock.advance(2)
+    family.relay.move()
+    assert family.discarded == [unborn]
+    assert family.relay.rings == [born]
+
+
+def test_a_forked_child_lets_go_of_its_siblings_rings_and_of_nothing_else(family):
+    """Or the memory of those that end stays for as long as the last of them."""
+    moved, held, own, new = family.child(), family.child(), family.child(), family.child()
+    family.relay.move()
+    look = held.shared[1][:8]  # as a frame of the sender's thread does, which never goes on
+    family.relay.add(new)
+    family.relay.let_go(own)
+    for ring, closed in ((moved, True), (held, False), (own, False), (new, True)):
+        assert ring.memory.closed is closed
+    write(own, 1)
+    assert own.next_seq == 1
+    family.ring.append(b"{}")
+    look.release()
 
 
 # --- counts ---------------------------------------------------------------------------------------

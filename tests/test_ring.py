@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sluice.ring import PAGE, SIDE_LIMIT, SMALLEST_RING, NotARing, Reader, Ring, unsettled
+from sluice.ring import PAGE, SIDE_LIMIT, SMALLEST_RING, NotARing, Reader, Ring, first_page
 
 EVERYTHING = (1_000_000, 1 << 40)
 
@@ -145,7 +145,8 @@ def test_the_first_page_alone_says_how_many_are_unsettled(sizes: list[int], sett
     records = Reader(ring).read(*EVERYTHING)[:settled]
     if records:
         Reader(ring).settle(records[-1])
-    assert unsettled(ring.memory[:PAGE]) == ring.next_seq - ring.settled_seq
+    unsettled = ring.next_seq - ring.settled_seq
+    assert first_page(ring.memory[:PAGE]) == (ring.ring_id, ring.next_seq, unsettled)
 
 
 @pytest.mark.parametrize(
@@ -165,8 +166,8 @@ def test_a_first_page_that_cannot_be_true_holds_nothing(
     for number in range(5):
         ring.append(payload(number, 10))
     ring.shared[0][word] = value
-    assert unsettled(ring.memory[:PAGE]) == expected
-    assert unsettled(ring.memory[: PAGE - 8]) == 0
+    assert first_page(ring.memory[:PAGE]).unsettled == expected
+    assert first_page(ring.memory[: PAGE - 8]) == (0, 0, 0)
 
 
 @given(

@@ -38,7 +38,7 @@ def drops_in(body: bytes) -> list[int]:
 class Rig:
     """A sender over a ring in memory, a clock that jumps, and an API that is a function."""
 
-    def __init__(self, size: int = MIB) -> None:
+    def __init__(self, size: int = MIB, interval: float = INTERVAL) -> None:
         self.clock = FakeClock()
         self.ring = memory_ring(size)
         self.written = 0
@@ -49,6 +49,7 @@ class Rig:
         self.delivered: list[int] = []
         self.errors: list[BaseException] = []
         self.chores = 0
+        self.rung = False
         self.elsewhere = 0
         #: Called at each wait, with the number of waits so far.
         self.at_wait: Callable[[int], None] = lambda n: None
@@ -57,7 +58,7 @@ class Rig:
             deliver=self._deliver,
             wait=self._wait,
             clock=self.clock.monotonic,
-            interval=INTERVAL,
+            interval=interval,
             chores=self._do_chores,
             dropped_elsewhere=lambda: self.elsewhere,
             on_error=self.errors.append,
@@ -70,9 +71,10 @@ class Rig:
             self.delivered += numbers(body)
         return outcome
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, seconds: float) -> bool:
         self.clock.wait(seconds)
         self.at_wait(len(self.clock.waits))
+        return self.rung
 
     def _do_chores(self) -> None:
         self.chores += 1
@@ -356,6 +358,23 @@ def test_the_loop_waits_sends_and_ends_when_told(rig):
     assert rig.sender.finished
     assert rig.delivered == [0, 1]
     assert rig.clock.waits == [INTERVAL] * 3
+
+
+def test_a_long_interval_is_no_pause_for_the_chores():
+    """A heartbeat is one of them, and a receiver takes a worker for gone after three."""
+    rig = Rig(interval=7.0)
+    rig.run(turns=8)
+    assert rig.clock.waits == [2.0, 2.0, 2.0, 1.0] * 2
+    assert rig.sender.turns_begun == 3
+    assert rig.chores == 9
+
+
+def test_who_rings_does_not_wait_for_the_rest_of_a_long_interval():
+    rig = Rig(interval=60.0)
+    rig.rung = True
+    rig.run(turns=3)
+    assert rig.clock.waits == [2.0] * 3
+    assert rig.sender.turns_begun == 4
 
 
 def test_what_is_captured_last_is_sent_before_the_end(rig):

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import sluice.folder
 import sluice.spool
+from sluice.folder import FirstPage, default_folder, remove_if_nobodys
 from sluice.ring import Reader, Ring
-from sluice.spool import NO_FOLDER, STRANGE, Spool, default_folder
+from sluice.spool import NO_FOLDER, STRANGE, Spool
 from tests.doubles import run_python
 from tests.harness import CONNECTION_ID
 
@@ -159,7 +161,7 @@ def test_a_folder_that_is_open_to_others_is_not_used(folder, mode):
 def test_a_folder_of_another_user_is_not_used(folder, monkeypatch):
     folder.path.mkdir(mode=0o700)
     me = os.getuid()
-    monkeypatch.setattr("sluice.spool.os.getuid", lambda: me + 1)
+    monkeypatch.setattr("sluice.folder.os.getuid", lambda: me + 1)
     assert "belongs to another user" in plain_memory(folder)
     assert folder.files() == []
 
@@ -270,7 +272,7 @@ def test_a_full_tmpfs_would_kill_whoever_did_not_reserve(small_tmpfs):
 @pytest.fixture
 def three(monkeypatch):
     """There is room for three small rings in a folder."""
-    monkeypatch.setattr(sluice.spool, "FOLDER_LIMIT", 3 * SIZE)
+    monkeypatch.setattr(sluice.folder, "FOLDER_LIMIT", 3 * SIZE)
 
 
 def test_the_oldest_orphans_make_room(folder, three):
@@ -281,6 +283,34 @@ def test_the_oldest_orphans_make_room(folder, three):
     assert youngest.exists()
     assert folder.spool.path_of(ring) is not None
     assert folder.said == []
+
+
+def test_what_has_nothing_more_to_tell_goes_first(folder, three):
+    """The rings of children, most of the time; or the dead worker's would go, which is large."""
+    oldest, killed, empty = orphan(folder, 9, events=1), orphan(folder, 5), orphan(folder, 1)
+    killed.with_suffix(".alive").write_bytes(b"{}")
+    first = folder.create()
+    assert [path.exists() for path in (oldest, killed, empty)] == [True, True, False]
+    folder.create()
+    assert folder.spool.path_of(first).exists()
+    assert [path.exists() for path in (oldest, killed)] == [False, True]
+
+
+def test_what_lies_beside_no_ring_goes_when_there_is_no_room(folder, three):
+    held = [folder.create() for _ in range(3)]
+    stem = folder.spool.path_of(held[0]).with_suffix("").name[:-1]
+    kept, left = [], []
+    for number, ending in enumerate(("alive", "new", "making")):
+        old = folder.path / f"{stem}{number}.{ending}"
+        old.write_bytes(b"{}")
+        os.utime(old, (1, 1))
+        left.append(old)
+    for name in ("something.alive", f"{stem}a.alive", held[1] and "notes.txt"):
+        kept.append(folder.path / name)
+        kept[-1].write_bytes(b"{}")
+    folder.create()
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in kept), "another's, or of this minute"
 
 
 def test_as_many_orphans_go_as_must(folder, three):
@@ -325,7 +355,7 @@ def test_who_finds_that_another_was_quicker_counts_nothing(folder, three, monkey
         paths[0].unlink(missing_ok=True)
         lock(descriptor, operation)
 
-    monkeypatch.setattr("sluice.spool.fcntl.flock", too_late)
+    monkeypatch.setattr("sluice.folder.fcntl.flock", too_late)
     ring = folder.create()
     assert folder.spool.path_of(ring) is not None
     assert [path.exists() for path in paths] == [False, True, True]
@@ -360,7 +390,7 @@ def test_a_folder_full_of_rings_in_use_means_memory(folder, three):
 
 
 def test_the_number_of_files_has_a_limit_too(folder, monkeypatch):
-    monkeypatch.setattr(sluice.spool, "MOST_FILES", 3)
+    monkeypatch.setattr(sluice.folder, "MOST_FILES", 3)
     left = [orphan(folder, age) for age in (2, 1)]
     held = [folder.create(), folder.create()]
     assert [path.exists() for path in left] == [False, True]
@@ -376,7 +406,7 @@ def test_the_sign_of_life_goes_with_its_ring(folder, three):
     oldest = orphan(folder, 3)
     oldest.with_suffix(".alive").write_bytes(b"{}")
     for age in (1, 2):
-        orphan(folder, age)
+        orphan(folder, age, events=1)
     folder.create()
     assert not oldest.with_suffix(".alive").exists()
 
@@ -402,7 +432,7 @@ def test_the_limit_is_half_of_a_small_file_system(folder, monkeypatch):
         facts = real(path)
         return os.statvfs_result((facts.f_bsize, SIZE, 4, *facts[3:]))
 
-    monkeypatch.setattr("sluice.spool.os.statvfs", small)
+    monkeypatch.setattr("sluice.folder.os.statvfs", small)
     rings = [folder.create() for _ in range(3)]
     assert [folder.spool.path_of(ring) is not None for ring in rings] == [True, True, False]
 
@@ -412,7 +442,7 @@ def test_rings_of_other_connections_count_and_go_as_well(folder, three):
     other.spool = Spool(folder.path, "00000000-0000", lambda _, text: other.said.append(text))
     oldest = orphan(other, 9, events=3)
     for age in (1, 2):
-        orphan(folder, age)
+        orphan(folder, age, events=1)
     folder.create()
     assert not oldest.exists()
     assert folder.spool.removed == 0, "theirs are not reported to our connection"
@@ -435,7 +465,7 @@ def test_files_that_are_no_rings_are_left_alone(folder, three, tmp_path):
 
 def test_a_file_that_vanishes_while_the_folder_is_read_is_no_error(folder, three, monkeypatch):
     gone = [orphan(folder, age) for age in (1, 2, 3)]
-    real = sluice.spool._ring_files
+    real = sluice.folder.ring_files
 
     def read(path):
         files = real(path)
@@ -443,7 +473,7 @@ def test_a_file_that_vanishes_while_the_folder_is_read_is_no_error(folder, three
             one.unlink()
         return files
 
-    monkeypatch.setattr(sluice.spool, "_ring_files", read)
+    monkeypatch.setattr(sluice.folder, "ring_files", read)
     assert_works(folder.create())
 
 
@@ -455,7 +485,8 @@ def test_a_child_that_inherited_a_ring_holds_it_after_its_parent_let_go(folder):
         """
         import os, sys
         from pathlib import Path
-        from sluice.spool import Spool, _remove_if_nobodys
+        from sluice.folder import FirstPage, remove_if_nobodys
+        from sluice.spool import Spool
 
         spool = Spool(Path(sys.argv[1]), "6f1f64a7", print)
         ring = spool.create(64 * 1024, writer_pid=0)
@@ -467,11 +498,11 @@ def test_a_child_that_inherited_a_ring_holds_it_after_its_parent_let_go(folder):
             os.read(read_end, 1)  # until the parent has looked
             os._exit(0)
         ring.close()
-        assert _remove_if_nobodys(path) is None
+        assert remove_if_nobodys(path) is None
         assert path.exists()
         os.close(write_end)
         os.waitpid(child, 0)
-        assert _remove_if_nobodys(path) == 0
+        assert remove_if_nobodys(path) == FirstPage(ring.ring_id)
         assert not path.exists()
         """,
         str(folder.path),
@@ -494,7 +525,7 @@ def test_the_ring_of_a_killed_process_is_nobodys_and_can_be_read(folder):
     with (folder.path / name).open("r+b") as file:
         ring = Ring(sluice.spool.mmap.mmap(file.fileno(), 0))
     assert [record.payload for record in Reader(ring).read(10, 1000)] == [b"last words"]
-    assert sluice.spool._remove_if_nobodys(folder.path / name) == 1
+    assert remove_if_nobodys(folder.path / name) == FirstPage(ring.ring_id, 1, 1)
 
 
 def test_the_default_is_a_folder_of_this_user_on_tmpfs():
@@ -506,7 +537,7 @@ def test_the_default_is_a_folder_of_this_user_on_tmpfs():
 
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
 def test_elsewhere_there_is_no_default(monkeypatch, platform):
-    monkeypatch.setattr("sluice.spool.sys.platform", platform)
+    monkeypatch.setattr("sluice.folder.sys.platform", platform)
     assert default_folder() is None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sluice.testing import IngestServer
+from sluice.testing import Answer, IngestServer
 from tests.doubles import run_python
 from tests.harness import Broker, Worker, wait_for
 from tests.harness.processes import ROOT
@@ -101,23 +101,28 @@ def test_an_idle_process_costs_no_measurable_cpu(
 
 @pytest.mark.pool
 @pytest.mark.redis
+@pytest.mark.parametrize("api", ["up", "hangs"])
 def test_a_task_that_sends_ten_thousand_others_loses_none_of_them(
     redis_broker: Broker,
     start_worker: Callable[..., Worker],
     client: Any,
     ingest: IngestServer,
+    api: str,
 ) -> None:
     """Its child's ring holds about a thousand events, and nothing wakes MAIN per event."""
+    if api == "hangs":
+        ingest.answer = Answer(fault="hang")
     worker = start_worker(
         redis_broker,
         pool="prefork",
         concurrency=1,
         ingest_url=ingest.url,
-        loglevel="WARNING",
         wait=False,
         conf={"worker_prefetch_multiplier": 1},
     )
     client(redis_broker).send_task("basic.sends_others", (10_000,), queue="celery")
+    worker.wait_line("basic.sends_others", 90, count=2)  # received, and succeeded
+    ingest.answer = Answer()
 
     def sent() -> bool:
         states = [e["job"]["extensions"]["celeryEvent"] for e in ingest.events() if "job" in e]

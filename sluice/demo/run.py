@@ -22,7 +22,7 @@ from sluice.demo import processes
 from sluice.demo.ledger import node_name
 from sluice.demo.report import Findings, summary
 from sluice.demo.screen import Frame, PlainView, Style, View, view_for
-from sluice.spool import default_folder
+from sluice.folder import default_folder
 from sluice.testing import IngestServer
 
 if TYPE_CHECKING:

@@ -110,6 +110,7 @@ def test_the_folder_disappears_while_the_worker_runs(tmp_path, start, client, re
     run_tasks(app, ingest, 4)
     shutil.rmtree(folder)
     run_tasks(app, ingest, 8)
+    worker.wait_line("Somebody removed ", 20)
     assert_ended_well(worker, lines=0)
 
 
