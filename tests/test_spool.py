@@ -18,7 +18,7 @@ from sluice.folder import FirstPage, default_folder, remove_if_nobodys
 from sluice.ring import Reader, Ring
 from sluice.spool import NO_FOLDER, STRANGE, Spool
 from tests.doubles import run_python
-from tests.harness import CONNECTION_ID
+from tests.harness import CONNECTION_ID, missing
 
 SIZE = 64 * 1024
 LINUX = sys.platform == "linux"
@@ -227,7 +227,7 @@ def small_tmpfs(tmp_path):
         else None
     )
     if done is None or done.returncode != 0:
-        pytest.skip("only root may mount a small tmpfs")
+        missing("Only root may mount a small tmpfs")
     try:
         (mount / "filler").write_bytes(b"x" * 924 * 1024)
         yield mount

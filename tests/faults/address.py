@@ -40,12 +40,15 @@ class Address:
     @contextlib.contextmanager
     def impostor(self, kind: str) -> Iterator[None]:
         """Somebody whom nobody may trust answers."""
+        impostor = self._impostors[kind]
+        before = impostor.connections
         with self.front.refused():
-            self.front.target = self._impostors[kind].port
+            self.front.target = impostor.port
         yield
+        assert impostor.connections > before, "it was spoken to"
         with self.front.refused():
             self.front.target = self.server.port
-        assert self._impostors[kind].requests == [], "nothing was said to it"
+        assert impostor.requests == [], "and told nothing"
 
 
 def _context(certificate: trustme.LeafCert) -> ssl.SSLContext:

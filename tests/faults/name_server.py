@@ -10,6 +10,8 @@ from typing import Literal
 
 import pytest
 
+from tests.harness import missing
+
 
 class NameServer:
     """Answers every question with 127.0.0.1, or fails, or says nothing."""
@@ -71,7 +73,7 @@ def name_server(tmp_path: Path) -> Iterator[NameServer]:
         and not subprocess.run(["unshare", "--mount", "true"], check=False).returncode
     )
     if not allowed:
-        pytest.skip("needs root, for a name server and for a command that asks no other")
+        missing("Only root may have a name server, and a command that asks no other")
     server = NameServer(tmp_path)
     yield server
     server.close()

@@ -26,6 +26,7 @@ def test_a_proxy(addresses, start_fleet):
         }
         fleet = start_fleet(address.url, extra=extra)
         fleet.live_through(of_a_proxy(proxy), address.server)
+        assert len(proxy.heads) > len(fleet.workers), "it was asked, and again after each trouble"
 
 
 def test_dns(addresses, start_fleet, name_server: NameServer):

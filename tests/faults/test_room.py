@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import QUIET, wait_for
+from tests.harness import QUIET, missing, wait_for
 from tests.pools.timeline import timelines
 from tests.pools.waiting import PLAIN, wait_lives
 
@@ -29,7 +29,7 @@ def tmpfs(tmp_path) -> Iterator[Callable[..., Path]]:
         folder.mkdir()
         argv = ["mount", "-t", "tmpfs", "-o", f"size={size},{options}", "none", str(folder)]
         if os.getuid() != 0 or subprocess.run(argv, check=False).returncode:
-            pytest.skip("only root may mount a small tmpfs")
+            missing("Only root may mount a small tmpfs")
         mounted.append(folder)
         return folder
 

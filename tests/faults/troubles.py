@@ -94,9 +94,11 @@ def of_dns(server: NameServer, address: Address) -> dict[str, Trouble]:
         @contextmanager
         def do() -> Iterator[None]:
             server.mode = mode
+            asked = server.asked
             with address.front.refused():  # a connection that lives needs no name
                 pass
             yield
+            assert server.asked > asked, "it was asked"
             server.mode = "answers"
 
         return do

@@ -8,6 +8,7 @@
     folders.py    ring_folder: a folder on tmpfs, as in production
     front.py      Front: a port, or a proxy, in front of a server, that goes wrong on demand
     processes.py  Process: a child process whose output is drained and kept
+    missing.py    missing: skip a test for want of something, and fail it in CI
     waiting.py    wait_for: poll a condition, fail with what was last seen
     apps/         sample Celery apps that the workers run
 
@@ -16,6 +17,7 @@ Nothing in here imports sluice: the harness works, and is tested, without it.
 
 from tests.harness.brokers import Broker, RabbitMQ, Valkey
 from tests.harness.clients import client_app
+from tests.harness.missing import missing
 from tests.harness.processes import Exit, Process
 from tests.harness.taps import CeleryEvents
 from tests.harness.waiting import wait_for
@@ -35,5 +37,6 @@ __all__ = [
     "Worker",
     "client_app",
     "environment",
+    "missing",
     "wait_for",
 ]

@@ -64,6 +64,10 @@ class Front:
                 waiting = sockets.enter_context(socket.socket())
                 waiting.setblocking(False)
                 waiting.connect_ex(server.getsockname())
+            with socket.socket() as probe, contextlib.suppress(TimeoutError):
+                probe.settimeout(0.3)
+                probe.connect(server.getsockname())
+                raise AssertionError("the kernel answers: this is no black hole")
             yield
         self.listen()
 

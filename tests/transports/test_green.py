@@ -23,6 +23,7 @@ from sluice.notices import Notices
 from sluice.recorder import Recorder
 from sluice.spool import Spool
 from sluice.testing import Answer, IngestServer
+from tests.harness import missing
 from tests.harness.workers import CONNECTION_ID, environment
 from tests.pools.timeline import subject
 
@@ -203,7 +204,7 @@ def test_the_loop_goes_on_while_dns_is_slow(probe: Any, library: str, tmp_path: 
     """A name server that takes three seconds, in a network namespace of the test's own."""
     allowed = subprocess.run(["unshare", "--net", "--mount", "true"], check=False).returncode == 0
     if os.getuid() != 0 or not allowed:
-        pytest.skip("needs root, for a network namespace with a name server in it")
+        missing("Only root may have a network namespace with a name server in it")
     script = tmp_path / "slow_dns.sh"
     script.write_text(_SLOW_DNS.replace("python", sys.executable))
     resolv = tmp_path / "resolv.conf"
