@@ -89,6 +89,7 @@ class Delivery:
         self._sleep: Callable[[float], None] = time.sleep
         self._sender: Sender | None = None
         self._deliverer: Deliverer | None = None
+        self._review: Review | None = None
         self._deadline = inf
         self._trouble: Verdict | None = None
         self._told = False
@@ -107,6 +108,8 @@ class Delivery:
     def _run(self) -> None:
         native, before_send = self._native(), self._settings.before_send
         self._sleep = native.time.sleep
+        if before_send is not None:
+            self._review = Review(before_send, self._notices)
         # The two need each other: delivering pauses the way the sender does.
         deliverer = self._deliverer = Deliverer(
             self._settings,
@@ -124,7 +127,7 @@ class Delivery:
             chores=self._do_chores,
             dropped_elsewhere=lambda: sum(self._relay.lost.values()) + self._lost(),
             on_error=lambda error: self._notices.fault("the sender", error),
-            review=Review(before_send, self._notices) if before_send is not None else None,
+            review=self._review,
         )
         if self._deadline != inf:  # told to end before it began
             sender.end_by(self._deadline)
@@ -253,6 +256,11 @@ class Delivery:
     def requests(self) -> int:
         """Requests made, tries included."""
         return self._deliverer.requests if self._deliverer is not None else 0
+
+    @property
+    def reviews(self) -> tuple[int, int]:
+        """Runs of `before_send` that failed, and that were slow."""
+        return (self._review.failed, self._review.slow) if self._review is not None else (0, 0)
 
     @property
     def dropped_by(self) -> dict[str, int]:

@@ -41,6 +41,9 @@ class Stats:
     transport: str = "none"
     #: Faults of Sluice itself that were caught.
     faults: int = 0
+    #: Runs of `before_send` that failed or answered nonsense, and that took more than 0.1 s.
+    before_send_failed: int = 0
+    before_send_slow: int = 0
 
     @property
     def dropped(self) -> int:
@@ -74,6 +77,7 @@ def tally(
     dropped.update(lost)
     if delivery is not None:
         dropped.update(delivery.dropped_by)
+    failed, slow = delivery.reviews if delivery is not None else (0, 0)
     return Stats(
         captured=ring.captured - relay.moved + relay.captured + sum(lost.values()),
         delivered=delivery.delivered if delivery is not None else 0,
@@ -83,6 +87,8 @@ def tally(
         active=delivery is not None and delivery.works,
         transport=transport,
         faults=faults,
+        before_send_failed=failed,
+        before_send_slow=slow,
     )
 
 

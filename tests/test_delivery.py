@@ -16,9 +16,11 @@ from sluice.bell import Bell
 from sluice.config import Secret, Settings
 from sluice.delivery import Delivery
 from sluice.detect import Concurrency
+from sluice.events import Job, encode_job
 from sluice.http import Outcome, Verdict
 from sluice.notices import Notices
 from sluice.relay import Relay
+from sluice.stats import tally
 from sluice.testing import Answer, FakeClock, IngestServer
 from tests.doubles import memory_ring
 from tests.harness import CONNECTION_ID, wait_for
@@ -333,3 +335,26 @@ def test_the_chores_are_those_of_the_relay_and_the_clients(rig, server):
     one.thread.start()
     wait_for(lambda: one.delivery.delivered == 1, 20)
     assert done
+
+
+def test_what_before_send_did_is_counted(rig, server):
+    def before_send(event: dict[str, Any]) -> dict[str, Any] | None:
+        if event["job"]["externalId"] == "0":
+            raise ValueError
+        if event["job"]["externalId"] == "1":
+            time.sleep(0.15)  # what it takes, not a wait
+        return event
+
+    one = rig(server.url, before_send=before_send, flush_interval=0.05)
+    for number in range(3):
+        one.ring.append(encode_job(CONNECTION_ID, 1.0, job(str(number))))
+    one.end(10)
+    assert one.delivery.reviews == (1, 1)
+    counts = tally(one.ring, one.delivery._relay, one.delivery, "thread", 0, lost={})
+    assert (counts.before_send_failed, counts.before_send_slow) == (1, 1)
+    assert counts.dropped_by == {"before_send": 1}
+    assert counts.delivered == 2
+
+
+def job(task_id: str) -> Job:
+    return Job(external_id=task_id, name="n", state="active", extensions={"a": 1})

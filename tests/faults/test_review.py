@@ -23,6 +23,11 @@ def test_it_decides_and_what_it_breaks_is_its_own(pool, redis_broker, start_work
     lines = timelines(ingest.events())
     assert lines[failed].told[-1]["job"]["error"] == "not for you"
     assert not set(kept_back) & set(lines)
+    told = [each for task in (failed, slow, last) for each in lines[task].told]
+    (by,) = {each["job"]["extensions"]["by"] for each in told}
+    main = f"{worker.pid}/task/"
+    assert by.startswith(main), "in MAIN"
+    assert by != f"{main}{worker.pid}", "and not on its first thread, where tasks or the loop run"
     wait_for(lambda: len(worker.matching("[sluice] before_send")) == 2, 15, "two lines")
     assert worker.matching("before_send failed (ValueError)")
     assert worker.matching("before_send took more than 0.1 s")
