@@ -21,7 +21,7 @@ def test_it_decides_and_what_it_breaks_is_its_own(pool, redis_broker, start_work
     last = app.send_task("basic.ok").id
     wait_lives(ingest, {failed: FAILS, slow: PLAIN, last: PLAIN})
     lines = timelines(ingest.events())
-    assert lines[failed].told[-1]["job"]["error"] == "not for you"
+    assert lines[failed].end["job"]["error"] == "not for you"
     assert not set(kept_back) & set(lines)
     told = [each for task in (failed, slow, last) for each in lines[task].told]
     (by,) = {each["job"]["extensions"]["by"] for each in told}

@@ -61,7 +61,7 @@ def test_a_random_child_is_killed_every_fifty_milliseconds(
 
         def ended() -> bool:
             lines = timelines(ingest.events())
-            return all(i in lines and lines[i].told[-1]["job"].get("completedAt") for i in ids)
+            return all(i in lines and lines[i].end["job"].get("completedAt") for i in ids)
 
         wait_for(ended, 800, "the end of every task")
     finally:
@@ -70,7 +70,7 @@ def test_a_random_child_is_killed_every_fifty_milliseconds(
     assert worker.stop().code == 0
 
     lines = timelines(ingest.events())
-    states = Counter(lines[task_id].told[-1]["job"]["state"] for task_id in ids)
+    states = Counter(lines[task_id].end["job"]["state"] for task_id in ids)
     assert set(states) <= {"completed", "failed"}
     assert states["failed"] > 0, "the storm was felt"
     for task_id in ids:

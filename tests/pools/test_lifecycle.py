@@ -129,14 +129,14 @@ def test_the_run_time_is_between_the_two(run):
                 job = event["job"]
                 took = unix(job["completedAt"]) - unix(job["startedAt"])
                 assert abs(took - job["extensions"]["runtime"]) < 0.001, line
-    slow = run.of("slow").told[-1]["job"]
+    slow = run.of("slow").end["job"]
     assert 2.3 <= slow["extensions"]["runtime"] < 2.3 + 2 * TOLERANCE
 
 
 def test_a_limit_ends_a_task_when_it_did(run):
     for name in ("hard time limit", "soft time limit", "soft time limit, survived"):
         if any(one.kind.name == name for one in run.sent):
-            job = run.of(name).told[-1]["job"]
+            job = run.of(name).end["job"]
             took = unix(job["completedAt"]) - unix(job["startedAt"])
             assert 0.9 < took < 1.0 + 3 * TOLERANCE, name
 
@@ -161,7 +161,7 @@ def test_errors_are_told(run):
     for one in run.sent:
         if one.kind.error:
             text, kind = one.kind.error
-            end = run.line(one.task_id).told[-1]["job"]
+            end = run.line(one.task_id).end["job"]
             assert text in end["error"], one.kind.name
             assert end["extensions"].get("exceptionClass", "") == kind, one.kind.name
             if kind in ("ValueError", "ConnectionError", "MaxRetriesExceededError"):
@@ -183,7 +183,7 @@ def test_how_a_task_was_revoked_is_told(run):
         ("terminated", (True, False)),
     ):
         if any(one.kind.name == name for one in run.sent):
-            told = run.of(name).told[-1]["job"]["extensions"]
+            told = run.of(name).end["job"]["extensions"]
             assert (told["terminated"], told["expired"]) == flags, name
 
 
@@ -302,7 +302,7 @@ def test_times_are_those_of_the_task_also_when_main_learns_of_it_late(
         line = timelines(ingest.events()).get(task_id, Timeline(task_id))
         return line if [*map(what, line.told)] == told else None
 
-    end = wait_for(all_told, 20, "the timeline").told[-1]["job"]
+    end = wait_for(all_told, 20, "the timeline").end["job"]
     journal = Journal.read(worker.lines)
     (start,), (stop,) = journal.start[task_id, 0], journal.end[task_id, 0]
     assert abs(unix(end["startedAt"]) - start) < TOLERANCE

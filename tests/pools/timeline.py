@@ -58,6 +58,15 @@ class Timeline:
     def events(self) -> list[Event]:
         return [*self.sent, *self.told]
 
+    @property
+    def end(self) -> Event:
+        """The last thing that was told of the last attempt.
+
+        Not the last of all: Celery publishes a retry before it reports it, and the next attempt
+        can be over by then.
+        """
+        return self.attempt(max(event["job"]["attempt"] for event in self.told))[-1]
+
     def attempt(self, number: int) -> list[Event]:
         """What a worker told of one attempt."""
         return [event for event in self.told if event["job"]["attempt"] == number]
