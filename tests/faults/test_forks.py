@@ -20,13 +20,13 @@ from tests.harness import environment, wait_for
 FORKS = int(os.environ.get("FAULTS_FORKS", "10000"))
 
 HEIR = """
-import celery, sluice, sys
+import celery, signal, sluice
 sluice.init()
 app = celery.Celery(broker="memory://")
 @app.task(name="forks.heir")
 def heir(): pass
 heir.delay()
-sys.stdin.readline()
+signal.pause()
 """
 
 
