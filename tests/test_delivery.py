@@ -34,7 +34,6 @@ class Rig:
     def __init__(self, url: str, chores: Callable[[], None] = lambda: None, **more: Any) -> None:
         self.ring = memory_ring(1 << 20)
         self.bell = Bell()
-        self.lost = 0
         self.notices = Notices()
         settings = Settings(
             api_key=Secret("sk_live_nobody"), connection_id=CONNECTION_ID, api_url=url, **more
@@ -47,7 +46,7 @@ class Rig:
             self.notices,
             native=lambda: ORDINARY,
             chores=chores,
-            lost=lambda: self.lost,
+            lost=lambda: 0,
         )
         self.thread = threading.Thread(target=self.delivery.run, daemon=True)
 
