@@ -43,7 +43,6 @@ class Rig:
     ) -> None:
         self.ring = memory_ring(1 << 20)
         self.bell = Bell()
-        self.lost = 0
         self.notices = Notices()
         settings = Settings(
             api_key=Secret("sk_live_nobody"), connection_id=CONNECTION_ID, api_url=url, **more
@@ -56,7 +55,7 @@ class Rig:
             self.notices,
             native=lambda: ORDINARY,
             chores=chores,
-            lost=lambda: self.lost,
+            lost=lambda: 0,
             forks=forks,
         )
         self.thread = threading.Thread(target=self.delivery.run, daemon=True)

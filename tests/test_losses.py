@@ -6,12 +6,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sluice.testing import IngestServer
 from tests.doubles import run_python
+from tests.pools.timeline import drops_reported
 
 HEADER = """
 import json, os, sys
@@ -77,15 +77,6 @@ def counts(output: str) -> tuple[int, int, int, dict[str, int]]:
     return captured, delivered, pending, dropped_by
 
 
-def told(ingest: IngestServer) -> int:
-    def subject(event: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = event.get("job") or event["worker"]
-        return found
-
-    events = ingest.events()
-    return sum(subject(event)["extensions"].get("droppedEvents", 0) for event in events)
-
-
 def test_what_a_killed_process_had_overwritten_is_told_by_the_next(
     script: Callable[..., str], ingest: IngestServer
 ) -> None:
@@ -95,7 +86,7 @@ def test_what_a_killed_process_had_overwritten_is_told_by_the_next(
     assert set(dropped_by) == {"overwritten"}
     assert 0 < dropped_by["overwritten"] == 1_002 - delivered
     assert len(ingest.events()) == delivered
-    assert told(ingest) == dropped_by["overwritten"]
+    assert drops_reported(ingest.events()) == dropped_by["overwritten"]
 
 
 def test_what_went_to_make_room_is_told(
@@ -106,7 +97,7 @@ def test_what_went_to_make_room_is_told(
     assert len(list(Path(spool_dir).iterdir())) == 2
     output = script(HEIR, 2 * RING, RING)  # room for one beside its own
     assert counts(output) == (52, 22, 0, {"no_room": 30})
-    assert told(ingest) == 30
+    assert drops_reported(ingest.events()) == 30
 
 
 def test_a_script_that_ends_leaves_what_others_left_to_who_has_time(
@@ -123,7 +114,7 @@ def test_what_came_while_another_thread_made_the_ring_is_told(
 ) -> None:
     output = script(TOO_SOON + HEIR, ROOMY, RING)
     assert counts(output) == (3, 2, 0, {"no_buffer": 1})
-    assert told(ingest) == 1
+    assert drops_reported(ingest.events()) == 1
 
 
 def test_a_forked_process_does_not_tell_of_its_parents_losses(
@@ -131,4 +122,4 @@ def test_a_forked_process_does_not_tell_of_its_parents_losses(
 ) -> None:
     script(TOO_SOON + FORK, ROOMY, RING)
     assert len(ingest.events()) == 2
-    assert told(ingest) == 1
+    assert drops_reported(ingest.events()) == 1

@@ -109,7 +109,10 @@ def test_a_task_that_sends_ten_thousand_others_loses_none_of_them(
     ingest: IngestServer,
     api: str,
 ) -> None:
-    """Its child's ring holds about a thousand events, and nothing wakes MAIN per event."""
+    """Its child's ring holds about a thousand events, and nothing wakes MAIN per event.
+
+    MAIN's buffer is large enough for all that comes while a request hangs for its 10 s.
+    """
     if api == "hangs":
         ingest.answer = Answer(fault="hang")
     worker = start_worker(
@@ -119,6 +122,7 @@ def test_a_task_that_sends_ten_thousand_others_loses_none_of_them(
         ingest_url=ingest.url,
         wait=False,
         conf={"worker_prefetch_multiplier": 1},
+        extra={"SLUICE_BUFFER_BYTES": str(64 * 1024 * 1024)},
     )
     client(redis_broker).send_task("basic.sends_others", (10_000,), queue="celery")
     worker.wait_line("basic.sends_others", 90, count=2)  # received, and succeeded
