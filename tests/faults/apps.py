@@ -2,25 +2,27 @@
 
 import ctypes
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 
 from celery.exceptions import SoftTimeLimitExceeded
 
 import sluice
 from sluice.capture.limits import LimitGuard
-from sluice.events import Job
+from tests.faults import watched
 from tests.harness.apps.basic import app, ok
 
 
 @app.task(name="faults.send_and_die")
 def send_and_die(how: str, number: int) -> list[str]:
-    """Send `number` tasks, then end the process in this way, or the task by its hard limit."""
+    """Send `number` tasks, then end the process in this way, or the task by its hard limit.
+
+    Before, say how many of the events MAIN had not taken over yet.
+    """
     sent = [ok.apply_async(queue="elsewhere").id for _ in range(number)]
+    print(f"unread: {sluice.stats().pending}", flush=True)
     if how == "SIGKILL":
         os.kill(os.getpid(), signal.SIGKILL)
     elif how == "_exit":
@@ -34,26 +36,24 @@ def send_and_die(how: str, number: int) -> list[str]:
 
 @app.task(name="faults.send_one")
 def send_one() -> str:
-    """Send one task to a queue that nobody reads, and say which."""
-    return ok.apply_async(queue="elsewhere").id
+    """Send one task to a queue that nobody reads, and say which; note when it is captured.
+
+    Which it is as soon as Celery's call returns. The note is in the file FAULTS_CAPTURED, whole,
+    whenever the process is killed after this: one write to the end of a file is not divided.
+    """
+    sent = ok.apply_async(queue="elsewhere").id
+    if path := os.environ.get("FAULTS_CAPTURED"):
+        notes = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(notes, f"{sent}\n".encode())
+        os.close(notes)
+    return sent
 
 
 @app.task(name="faults.capture")
 def capture(number: int) -> int:
     """Capture so many events, and tell the resident bytes of the process after it."""
-    record = sluice._client.recorder.job
-    for i in range(number):
-        record(
-            1e9 + i,
-            Job(
-                external_id=str(i),
-                name="a.task",
-                state="queued",
-                error="x" * 300,
-                extensions={"celeryEvent": "task-sent"},
-            ),
-        )
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    watched.capture(number)
+    return watched.resident()
 
 
 #: The modules of the frames in which the last soft time limit came, the innermost first.

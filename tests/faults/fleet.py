@@ -9,7 +9,7 @@ from celery import Celery
 from sluice.testing import IngestServer
 from tests.faults.troubles import Trouble
 from tests.harness import Worker, wait_for
-from tests.pools.timeline import event_id
+from tests.pools.timeline import drops_reported, event_id
 from tests.pools.waiting import PLAIN, wait_lives
 
 #: Of each pool, in each trouble.
@@ -56,13 +56,20 @@ class Fleet:
 
     def stats(self) -> dict[str, dict[str, Any]]:
         """`sluice.stats()` of every worker, by pool."""
+        return self._ask("sluice_stats")
+
+    def _ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         names = {worker.nodename: pool for pool, worker in self.workers.items()}
         answers = self._client.control.broadcast(
-            "sluice_stats", destination=list(names), reply=True, timeout=10, limit=len(names)
+            command, arguments, destination=list(names), reply=True, timeout=60, limit=len(names)
         )
-        found = {names[name]: stats for answer in answers for name, stats in answer.items()}
+        found = {names[name]: answer for one in answers for name, answer in one.items()}
         assert found.keys() == self.workers.keys()
         return found
+
+    def capture(self, number: int) -> dict[str, int]:
+        """Have MAIN of every worker capture so many events; its bytes in memory after that."""
+        return self._ask("sluice_capture", number=number)
 
     def live_through(self, troubles: Mapping[str, Trouble], ingest: IngestServer) -> None:
         """Tasks run in each trouble, and after it everything arrives; nothing is lost in all."""
@@ -97,14 +104,14 @@ class Fleet:
 
         wait_for(all_tried, 30, "every worker to have tried")
 
-    def end(self) -> None:
-        """Stop all workers at once, each of which must end well."""
+    def end(self, *, failures: bool = False) -> None:
+        """Stop all workers at once, each of which must end well, with no error but of a task."""
         for worker in self.workers.values():
             worker.send_signal(signal.SIGTERM)
         for pool, worker in self.workers.items():
             assert worker.wait() == 0, pool
             wrong = [line for line in worker.lines if "Traceback" in line or "ERROR" in line]
-            assert not wrong, pool
+            assert failures or not wrong, pool
 
     def numbers(self, ingest: IngestServer) -> dict[str, list[int]]:
         """The numbers of each worker's events, in the order in which they were accepted first."""
@@ -113,7 +120,7 @@ class Fleet:
         found: dict[str, list[int]] = {}
         for event in ingest.events():
             ring, _, number = event_id(event).rpartition("-")
-            if "worker" in event and event["worker"]["state"] == "online":
+            if "worker" in event and event["worker"]["extensions"].get("reason") != "killed":
                 rings[pools.get(event["worker"]["pid"], "another worker")] = ring
             found.setdefault(ring, []).append(int(number))
         return {pool: found[ring] for pool, ring in rings.items()}
@@ -131,6 +138,20 @@ class Fleet:
         assert numbers.keys() >= self.workers.keys()
         for pool in self.workers:
             assert numbers[pool] == list(range(len(numbers[pool]))), pool
+
+    def missing(self, ingest: IngestServer) -> int:
+        """How many of what the workers captured did not arrive; the others did in order."""
+        numbers = self.numbers(ingest)
+        assert numbers.keys() >= self.workers.keys()
+        for pool in self.workers:
+            assert numbers[pool] == sorted(set(numbers[pool])), pool
+        return sum(numbers[pool][-1] + 1 - len(numbers[pool]) for pool in self.workers)
+
+    def assert_counted(self, ingest: IngestServer) -> int:
+        """What is missing was reported as dropped; how much that is."""
+        missing = self.missing(ingest)
+        assert missing == drops_reported(ingest.events())
+        return missing
 
     def assert_quiet(self) -> None:
         """A kind of line is said once a minute at most, and there are a few."""

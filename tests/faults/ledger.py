@@ -1,7 +1,8 @@
-"""What a worker's own log says that happened, beside what was told of it."""
+"""What the logs of workers say that happened, beside what was told of it."""
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from sluice.testing import IngestServer
 from tests.harness import Worker, wait_for
@@ -12,9 +13,9 @@ from tests.pools.waiting import PLAIN
 LOGGED = re.compile(r"Task \S+\[(?P<id>[-0-9a-f]{36})\] (?P<what>received|succeeded)\b")
 
 
-def logged(worker: Worker) -> Counter[tuple[str, str]]:
+def logged(workers: Iterable[Worker]) -> Counter[tuple[str, str]]:
     """(task id, what) -> how often Celery said so."""
-    found = (LOGGED.search(line) for line in list(worker.lines))
+    found = (LOGGED.search(line) for worker in workers for line in list(worker.lines))
     return Counter((match["id"], match["what"]) for match in found if match)
 
 
@@ -32,11 +33,11 @@ def event_ids(ingest: IngestServer) -> Counter[str]:
     return Counter(event_id(event) for request in ingest.requests for event in request.events)
 
 
-def succeeded(worker: Worker) -> int:
-    return sum(number for (_, step), number in logged(worker).items() if step == "succeeded")
+def succeeded(workers: Iterable[Worker]) -> int:
+    return sum(number for (_, step), number in logged(workers).items() if step == "succeeded")
 
 
-def unheard(worker: Worker, ingest: IngestServer) -> Counter[tuple[str, str]]:
+def unheard(workers: Sequence[Worker], ingest: IngestServer) -> Counter[tuple[str, str]]:
     """What happened and was not told, without the successes that Celery itself never hears of.
 
     When the broker is lost, Celery forgets each job of a prefork pool of which it has not read yet
@@ -44,35 +45,37 @@ def unheard(worker: Worker, ingest: IngestServer) -> Counter[tuple[str, str]]:
     of this delivery MAIN, and Celery's own events, know that it was received.
     """
     heard = told(ingest)
-    missing = logged(worker) - heard
-    losses = len(worker.matching("Connection to broker lost"))
+    missing = logged(workers) - heard
+    losses = sum(len(worker.matching("Connection to broker lost")) for worker in workers)
     forgotten = [
         key for key in missing if key[1] == "succeeded" and heard[key] == heard[key[0], "started"]
     ]
-    if worker.pool == "prefork" and len(forgotten) <= 2 * losses:  # one for each of two children
+    if (
+        workers[0].pool == "prefork" and len(forgotten) <= 2 * losses
+    ):  # one for each of two children
         for key in forgotten:
             del missing[key]
     return missing
 
 
-def settle(worker: Worker, ingest: IngestServer) -> None:
+def settle(workers: Sequence[Worker], ingest: IngestServer) -> None:
     """Wait until as much was told as happened."""
     wait_for(
-        lambda: not unheard(worker, ingest),
+        lambda: not unheard(workers, ingest),
         20,
-        lambda: f"what was not told: {unheard(worker, ingest)}",
+        lambda: f"what was not told: {unheard(workers, ingest)}",
     )
 
 
-def assert_told_as_it_happened(worker: Worker, ingest: IngestServer) -> None:
-    """Nothing lost, nothing doubled; for a worker that has ended.
+def assert_told_as_it_happened(workers: Sequence[Worker], ingest: IngestServer) -> None:
+    """Nothing lost, nothing doubled; for workers of one pool that have ended.
 
     A broker gives a task again whose delivery was not acknowledged when the connection broke. That
     is a second life of the task, and Celery logs it as received a second time. Its steps may come
     between those of the first, so of such a task they are only counted.
     """
-    log, heard = logged(worker), told(ingest)
-    assert unheard(worker, ingest) == Counter()
+    log, heard = logged(workers), told(ingest)
+    assert unheard(workers, ingest) == Counter()
     assert {key for key in heard - log if key[1] != "started"} == set()
     assert set(event_ids(ingest).values()) <= {1}
     for task_id, line in timelines(ingest.events()).items():
@@ -84,9 +87,8 @@ def assert_told_as_it_happened(worker: Worker, ingest: IngestServer) -> None:
 
 def assert_one_life(worker: Worker, ingest: IngestServer) -> None:
     """One worker that came, lived, and ended: however often its consumer began again."""
-    states = [event["worker"]["state"] for event in ingest.events() if "worker" in event]
+    told = [event["worker"] for event in ingest.events() if "worker" in event]
+    states = [each["state"] for each in told if each["externalId"] == worker.nodename]
     assert states[0] == "online"
     assert states[-1] == "offline"
     assert set(states[1:-1]) <= {"busy", "idle"}
-    names = {event["worker"]["externalId"] for event in ingest.events() if "worker" in event}
-    assert names == {worker.nodename}

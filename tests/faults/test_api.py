@@ -2,12 +2,12 @@
 
 import pytest
 
+from sluice.ring import SMALLEST_RING
 from sluice.testing import Answer, IngestServer
 from sluice.testing.http import reject_if
 from tests.faults.fleet import Fleet
 from tests.faults.troubles import ANSWERS, of_answers
 from tests.harness import POOLS, wait_for
-from tests.pools.timeline import drops_reported
 from tests.pools.waiting import FAST, wait_lives
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis]
@@ -45,12 +45,27 @@ def test_a_bad_event_is_dropped_and_told_of_and_the_rest_goes_on(start_fleet, in
     wait_for(all_told, 20, "the drops of every worker")
     assert all(stats["adds_up"] for stats in fleet.stats().values())
     fleet.end()
-    kept = [event for request in ingest.requests if request.kept for event in request.events]
-    assert drops_reported(kept) == 3 * len(POOLS)
     assert not any(event.get("job", {}).get("externalId") in bad for event in ingest.events())
-    for pool, numbers in fleet.numbers(ingest).items():
-        assert numbers == sorted(numbers), pool
-        assert len(numbers) == numbers[-1] + 1 - 3, pool
+    assert fleet.assert_counted(ingest) == 3 * len(POOLS)
+
+
+def test_what_a_full_buffer_overwrote_is_counted_and_told_of(start_fleet, ingest):
+    """Each worker's whole life but the newest, which is what the smallest buffer holds."""
+    ingest.answer = Answer(status=503)
+    fleet: Fleet = start_fleet(ingest.url, extra={"SLUICE_BUFFER_BYTES": str(SMALLEST_RING)})
+    fleet.run(100)
+    fleet.wait_for_a_try()
+    held = fleet.stats()
+    assert all(0 < stats["pending"] < 200 for stats in held.values()), "of more than 300"
+    ingest.answer = Answer()
+    counts = fleet.wait_until_idle()
+    for pool, stats in counts.items():
+        assert stats["adds_up"], pool
+        assert stats["dropped_by"].keys() == {"overwritten"}, pool
+    fleet.run(TASKS)
+    fleet.end()
+    dropped = sum(stats["dropped_by"]["overwritten"] for stats in counts.values())
+    assert fleet.assert_counted(ingest) == dropped
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,9 @@ def test_what_a_dying_child_had_captured_is_delivered(
     wait_for(all_ended, 40, f"{ids} to have {end}")
     wait_for(all_dead, 40, "the children to have gone")
     assert worker.stop().code == 0
+    unread = [int(line.rpartition(" ")[2]) for line in worker.matching("unread: ")]
+    assert len(unread) == 4
+    assert sum(unread) >= 50, "most of them were in the rings of the children alone"
     sent = [line for line in timelines(ingest.events()).values() if line.sent and not line.told]
     assert len(sent) == 4 * 25
     assert {line.sent[0]["job"]["parentId"] for line in sent} == set(ids)

@@ -12,6 +12,7 @@ from tests.faults.address import Address
 from tests.faults.fleet import Fleet
 from tests.faults.troubles import (
     ANSWERS,
+    DROPPING,
     REFUSALS,
     Trouble,
     of_a_proxy,
@@ -93,7 +94,7 @@ def environment(address: Address) -> dict[str, str]:
 
 def test_no_trouble_of_the_api_holds_a_worker_up(start_fleet, addresses, without):
     address = addresses()
-    troubles = of_the_network(address) | of_answers(address.server, ANSWERS | REFUSALS)
+    troubles = of_the_network(address) | of_answers(address.server, ANSWERS | DROPPING | REFUSALS)
     env = environment(address)
     assert late(troubles, without, lambda: start_fleet(address.url, extra=env)) == []
 

@@ -12,7 +12,7 @@ import celery
 import pytest
 
 from tests.faults.ledger import event_ids
-from tests.harness import QUIET, environment, wait_for
+from tests.harness import POOLS, QUIET, environment, wait_for
 from tests.pools.timeline import timelines, what
 from tests.pools.waiting import FAST, PLAIN, wait_lives, workers
 
@@ -64,7 +64,7 @@ def test_a_soft_end(start_worker, redis_broker, client, ingest, spool_dir):
     assert list(spool_dir.iterdir()) == []
 
 
-@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+@pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet"])
 def test_a_warm_end_that_is_cut_short(pool, start_worker, redis_broker, client, ingest, spool_dir):
     worker, lives, (slow,) = busy_worker(start_worker, redis_broker, client, ingest, pool, (60.0,))
     worker.send_signal(signal.SIGTERM)
@@ -79,7 +79,7 @@ def test_a_warm_end_that_is_cut_short(pool, start_worker, redis_broker, client, 
     assert list(spool_dir.iterdir()) == []
 
 
-@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+@pytest.mark.parametrize("pool", POOLS)
 def test_hup_begins_anew(pool, start_process, redis_broker, client, ingest, spool_dir):
     """Celery ends the worker in order and runs the program again, as the same process.
 

@@ -1,11 +1,11 @@
-"""The sample app with a task that says, by a datagram, how long after its sending it was done."""
+"""The watched app with a task that says, by a datagram, how long after its sending it was done."""
 
 import os
 import socket
 import struct
 import time
 
-from tests.harness.apps.basic import app
+from tests.faults.watched import app
 
 _HERE = ("127.0.0.1", int(os.environ["TIMED_PORT"]))
 _sockets: dict[int, socket.socket] = {}

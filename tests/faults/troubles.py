@@ -27,9 +27,11 @@ ANSWERS = {
     "429, garbage": Answer(status=429, headers={"Retry-After": "soon"}),
     "200 with garbage": Answer(body=b"<html>\xff\x00"),
 }
+#: What an event does not survive, if all of its batch, and it alone, are answered so.
+DROPPING = {str(status): Answer(status=status) for status in (400, 413)}
 #: What somebody has to mend, or an hour or five minutes have to pass for.
 REFUSALS = {
-    **{str(status): Answer(status=status) for status in (400, 401, 403, 404, 413)},
+    **{str(status): Answer(status=status) for status in (401, 403, 404)},
     "redirect": Answer(status=307, headers={"Location": "http://127.0.0.1:9/"}),
     "429, a day": Answer(status=429, headers={"Retry-After": "86400"}),
 }

@@ -115,7 +115,7 @@ def test_term_to_exit_takes_no_longer_than_promised(pool, side_by_side, ingest):
         assert "[sluice] " in line
 
 
-@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+@pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet"])
 @pytest.mark.parametrize(
     "signals", [(signal.SIGQUIT,), (signal.SIGINT, signal.SIGINT)], ids=["SIGQUIT", "SIGINT twice"]
 )
