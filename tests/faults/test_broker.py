@@ -85,6 +85,8 @@ class Watched:
     def __init__(self, start: Callable[..., Worker]) -> None:
         self._start = start
         self.all = [start()]
+        #: How many took no more tasks, and were replaced.
+        self.idle = 0
 
     @property
     def now(self) -> Worker:
@@ -96,10 +98,16 @@ class Watched:
             self.all.append(self._start(wait=False))
         return self.all[-1]
 
+    def replace(self) -> None:
+        """End the one that runs, because it takes no more tasks, and start another."""
+        assert self.now.stop(timeout=40).code == 0
+        self.idle += 1
+        self.all.append(self._start(wait=False))
+
     @property
     def failures(self) -> int:
         """How many ended because kombu failed, which it does when it loses a broker."""
-        return len(self.all) - 1
+        return len(self.all) - 1 - self.idle
 
     def output(self) -> str:
         """What the last of them said."""
@@ -135,7 +143,7 @@ def watched(start_worker, ingest):
     return start
 
 
-def go_through(watched, trouble, times, *, timeout=60):
+def go_through(watched, trouble, times, *, may_stay_idle=False):
     """Tasks are done before each trouble, and again after the last."""
     for number in range(times + 1):
         done = succeeded(watched.all) + 20
@@ -143,7 +151,13 @@ def go_through(watched, trouble, times, *, timeout=60):
         def more(done=done):
             return watched.now and succeeded(watched.all) >= done
 
-        wait_for(more, timeout, watched.output)
+        try:
+            wait_for(more, 60, watched.output)
+        except AssertionError:
+            if not may_stay_idle:
+                raise
+            watched.replace()
+            wait_for(more, 60, watched.output)
         if number < times:
             trouble()
 
@@ -167,7 +181,7 @@ def see_it_told(watched, ingest, trouble_lines):
     print(
         f"{watched.all[0].pool}: broker lost {watched.losses()} times;"
         f" {succeeded(watched.all)} tasks succeeded and were told once;"
-        f" kombu failed, and {watched.failures} workers with it"
+        f" kombu failed, and {watched.failures} workers with it; {watched.idle} took no more tasks"
     )
 
 
@@ -229,7 +243,7 @@ def test_connections_that_break_under_load(pool, kind, watched, request, ingest)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "kind",
     [
@@ -238,8 +252,10 @@ def test_connections_that_break_under_load(pool, kind, watched, request, ingest)
     ],
 )
 def test_ten_restarts_under_load(pool, kind, watched, request, ingest):
+    """A green pool on RabbitMQ may take no more tasks after one: see the test above."""
     broker = request.getfixturevalue(f"own_{kind}")
     running = watched(broker, pool)
     with load(broker):
-        go_through(running, broker.restart, 10, timeout=120)
+        may_stay_idle = kind == "rabbitmq" and pool in ("gevent", "eventlet")
+        go_through(running, broker.restart, 10, may_stay_idle=may_stay_idle)
     see_it_told(running, ingest, 10)
