@@ -243,20 +243,30 @@ class Client:
         self._for_child.pop(get_ident(), None)
 
     def _after_fork_in_child(self) -> None:
-        free_the_signals()
         ring, bell = self._for_child.get(get_ident()), self.recorder.bell
-        if self._delivery is not None:
-            self._delivery.close_inherited()
-        if self._orphans is not None:
-            self._orphans.let_go()
-        if self._relay is not None:
-            self._relay.let_go(ring)
+        fault: Exception | None = None
+        try:
+            self._let_go(ring)
+        except Exception as error:  # noqa: BLE001  or it would write into its parent's ring
+            fault = error
         self._for_child = {}
         self._begin_process()
         if ring is not None:
             self.notices.leave_to_parent()
             ring.writer_pid = self._pid
             self.recorder.ring, self.recorder.bell = ring, bell
+        if fault is not None:
+            self.notices.fault("a forked child", fault)
+
+    def _let_go(self, ring: Ring | None) -> None:
+        """In a child: keep nothing that is its parent's, but for this ring."""
+        free_the_signals()
+        if self._delivery is not None:
+            self._delivery.close_inherited()
+        if self._orphans is not None:
+            self._orphans.let_go()
+        if self._relay is not None:
+            self._relay.let_go(ring)
 
     # Ending.
 

@@ -62,6 +62,26 @@ def test_a_prefork_child_writes_and_its_parent_sends(script, ingest: IngestServe
     assert sent_by(ingest) == 20
 
 
+def test_a_child_writes_into_its_own_ring_whatever_it_could_not_let_go_of(
+    script, ingest: IngestServer
+) -> None:
+    output = script(
+        """
+        client.begin_worker(forks=True)
+        client.start_sender()
+        def broken(): raise RuntimeError("not now")
+        client._delivery.close_inherited = broken
+        def code():
+            task.delay()
+            print(client.stats().transport, client.stats().faults, sluice.flush(5), flush=True)
+        child(code)
+        print(sluice.flush(5), client.stats().delivered)
+        """
+    )
+    assert output == ["parent", "1", "True", "True", "1"]
+    assert sent_by(ingest) == 1
+
+
 def test_a_killed_childs_events_are_delivered_and_its_ring_removed(
     script, ingest: IngestServer, spool_dir: os.PathLike[str]
 ) -> None:

@@ -649,6 +649,6 @@ def test_what_is_told_apart_quickly_is_what_is_found_slowly(values, chosen, form
     text = f"x {form(printable[chosen % len(printable)])} y"
     if form is str:  # as libraries do; what is escaped, nobody cuts
         text = text[: max(18, cut_off)]
-    quick = Arguments(printable, {}).remove_from(text)
-    slow = Values({each for value in printable for each in _printed(value)}).remove_from(text)
-    assert quick == slow
+    for value in printable:  # each by itself: together they may be parts of each other
+        slow = Values(set(_printed(value))).remove_from(text)
+        assert Arguments([value], {}).remove_from(text) == slow
