@@ -49,9 +49,19 @@ _MOST_NODES: Final = 50_000
 #: Characters of one text, and values times characters, that are searched.
 _LONGEST_TEXT: Final = 1 << 20
 _MOST_WORK: Final = 1 << 28
+#: Characters that could be searched in the time that it takes to begin.
+_WORK_OF_A_LOOK: Final = 64
 
 #: Letters and digits by which a value is known to be in a text.
 _FOUR: Final = re.compile(rf"[A-Za-z0-9]{{{_SHORTEST}}}")
+#: They are the same in every form of a value; these stay one character as well.
+_PLAIN_PART: Final = re.compile(r"[A-Za-z0-9._~-]*")
+#: Characters that any other may become, in JSON or in a URL.
+_LONGEST_ESCAPE: Final = 12
+#: Fewer values than this are looked for in all their forms at once, and in a longer text than
+#: this the fours are not looked up.
+_FEW: Final = 200
+_LONG: Final = 128 * 1024
 _SEPARATOR: Final = re.compile(r"""[\s,;:|&=/"'()<>\[\]{}]""")
 #: Of longer values no parts are looked for.
 _LONGEST_OF_PARTS: Final = 256
@@ -97,26 +107,40 @@ class Arguments:
         Of a call with very many values nearly all are not, which four characters of a value
         tell: to write each in all the ways in which it may be printed holds up an event loop.
         """
-        if not self._complete:
+        leaves, seen = self._leaves, None
+        if len(leaves) > _FEW and len(text) <= _LONG:
+            lowered = text.lower()
+            seen = {lowered[at : at + _SHORTEST] for at in range(len(lowered) - _SHORTEST + 1)}
+        if not self._complete or (seen is None and len(text) * len(leaves) > _MOST_WORK):
             return Values(None)
-        lowered = text.lower()
-        seen = {lowered[at : at + _SHORTEST] for at in range(len(lowered) - _SHORTEST + 1)}
         found: set[str] = set(self._reprs)
-        for leaf in self._leaves:
-            if not isinstance(leaf, str) or _may_be_seen(leaf, seen):
+        for leaf in leaves:
+            if seen is None or not isinstance(leaf, str) or _may_be_seen(leaf, seen):
                 found.update(_printed(leaf))
         return Values(found)
 
 
 def _may_be_seen(value: str, seen: set[str]) -> bool:
-    """Whether a value, a part, or its beginning or end, can be in a text with these fours.
-
-    Letters and digits of ASCII are the same in each of its forms, but for their case.
-    """
-    candidates = [value] if len(value) <= 2 * _END else [value[:_END], value[-_END:]]
+    """Whether a value, a part, or its beginning or end, can be in a text with these fours."""
+    if len(value) <= 2 * _END and _PLAIN_PART.fullmatch(value):
+        candidates = [value]  # of which no part is looked for, and which has one form
+    else:
+        candidates = [_beginning(value), _beginning(value[::-1])[::-1]]
     if len(value) <= _LONGEST_OF_PARTS and _SEPARATOR.search(value):
         candidates += _naming_parts(value)
-    return any(seen.issuperset(_FOUR.findall(each.lower())) for each in candidates)
+    # Found before they are lowered: some letters become those of ASCII by that.
+    return any(
+        seen.issuperset([four.lower() for four in _FOUR.findall(each)]) for each in candidates
+    )
+
+
+def _beginning(value: str) -> str:
+    """As much of a value as is certainly there where `_END` characters of one of its forms are."""
+    plain = _PLAIN_PART.match(value, 0, _END)
+    end = plain.end() if plain else 0
+    if end < _END:
+        end += max(0, (_END - end) // _LONGEST_ESCAPE)
+    return value[:end]
 
 
 def _naming_parts(value: str) -> list[str]:
@@ -131,10 +155,15 @@ class Values:
         # The longest first: a short value may be part of a long one.
         found = (text for text in texts or () if len(text) >= _SHORTEST)
         self._values = sorted(found, key=len, reverse=True)
+        self._work = _MOST_WORK
 
     def remove_from(self, text: str) -> str:
-        """`text` with every one of these values replaced by a mark."""
-        if not self._complete or len(text) * len(self._values) > _MOST_WORK:
+        """`text` with every one of these values replaced by a mark.
+
+        After very much work, in many texts together, only that one is withheld.
+        """
+        self._work -= (len(text) + _WORK_OF_A_LOOK) * len(self._values)
+        if not self._complete or self._work < 0:
             return WITHHELD
         found = next((mark for mark in _STAND_INS if mark not in text), None)
         if not self._values or found is None:

@@ -339,7 +339,7 @@ def test_captured_is_delivered_and_dropped_and_pending(steps, unencodable):
     for count, size, verdicts in steps:
         rig.capture(count, size)
         script[:] = verdicts
-        rig.sender._safely(rig.sender.turn)
+        rig.sender._safely_turn()
         assert rig.balance == 0
         assert rig.sender.account.lost >= 0
     script.clear()
