@@ -1,6 +1,7 @@
 """The ring's promises: bounded, oldest first, nothing torn, everything accounted for."""
 
 import functools
+import gc
 import itertools
 import mmap
 import multiprocessing
@@ -52,6 +53,18 @@ def test_what_is_appended_is_read_in_order() -> None:
     records = Reader(ring).read(*EVERYTHING)
     assert [record.payload for record in records] == [payload(n, n) for n in range(100)]
     assert [record.seq for record in records] == list(range(100))
+
+
+def test_records_are_unknown_to_the_collector_of_garbage() -> None:
+    """Or it, and the application's finalisers, would run on the reader's thread every batch."""
+    ring = make_ring()
+    for number in range(100):
+        ring.append(payload(number, number))
+    gc.collect()
+    before = gc.get_count()[0]
+    records = Reader(ring).read(*EVERYTHING)
+    assert gc.get_count()[0] - before < 20
+    assert not any(gc.is_tracked(record) for record in records)
 
 
 def test_a_read_takes_no_more_than_asked_and_at_least_one() -> None:

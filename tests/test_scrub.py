@@ -17,18 +17,9 @@ from celery.exceptions import MaxRetriesExceededError
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from sluice.arguments import _FEW, REPLACEMENT, WITHHELD, Arguments, Values, _printed
 from sluice.events import ERROR_LIMIT, EXTENSION_LIMIT, STACKTRACE_LIMIT, UNKNOWN_FIELDS_LIMIT
-from sluice.scrub import (
-    _FEW,
-    REPLACEMENT,
-    WITHHELD,
-    Arguments,
-    Values,
-    _printed,
-    error_text,
-    stacktrace,
-    unknown_fields,
-)
+from sluice.scrub import error_text, stacktrace, unknown_fields
 from tests.doubles import LAW
 
 #: Its check digit is wrong: a right one is taken for what it looks like, argument or not.

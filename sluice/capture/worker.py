@@ -297,6 +297,8 @@ def _consumer_step(capture: WorkerCapture) -> type[bootsteps.StartStopStep]:
             # Not `call_repeatedly`: in a green pool it gives a greenlet back, and to cancel
             # that one after its first run cancels nothing.
             if time == self._speaking:
+                # Which it was at the start, unless no thread was to be had.
+                _guarded(capture, "the start of the sender", capture.process.start_sender)
                 capture.recorder.notices.log()
                 timer.call_after(_SPEAK_EVERY, self._speak, (timer, time))
 
