@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sluice import scrub
-from sluice.scrub import Arguments
+from sluice.arguments import Arguments
 
 #: Frames of a traceback: a shallow one, and one of a deep recursion.
 DEPTHS = {"short": 5, "deep": 200}

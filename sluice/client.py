@@ -32,7 +32,7 @@ from sluice.bell import Bell
 from sluice.capture.producer import ProducerCapture, free_the_signals
 from sluice.capture.request import TaskObserver
 from sluice.capture.worker import WorkerCapture
-from sluice.config import Settings
+from sluice.config import Settings, message
 from sluice.delivery import Delivery
 from sluice.ending import call_before_the_end
 from sluice.folder import default_folder
@@ -51,6 +51,7 @@ CHILD_RING: Final = 512 * 1024
 #: Seconds: a fork for imports on the sender's thread, an event for another thread's opening.
 _LONGEST_IMPORT: Final = 5.0
 _LONGEST_OPENING: Final = 0.1
+_LIMITS: Final = "look at the limits of threads and processes"
 
 
 class Client:
@@ -83,6 +84,8 @@ class Client:
         self._delivery: Delivery | None = None
         self._transport: Transport | None = None
         self._importing = False
+        self._was_refused = False
+        self._ending: list[None] = [None]
         self._exit_deadline = inf
         self._last_stats = Stats()
         self._chores.clear()
@@ -150,6 +153,7 @@ class Client:
             self.notices,
             delivers=self._can_deliver,
         )
+        self._ending = [None]  # taken by who ends
         self.recorder.bell = Bell()
         self.recorder.ring = ring
 
@@ -190,12 +194,19 @@ class Client:
             native=self._sender_modules,
             chores=self._do_chores,
             lost=lambda: sum(self._lost.values()),
-            forks=self._forks,
+            forks=lambda: self._forks,
         )
         try:
             self._transport.start(self._delivery.run)
-        except RuntimeError:  # the interpreter is ending: no thread can be started
+        except RuntimeError as error:
             self._importing = False
+            if "shutdown" not in str(error):  # the interpreter's end, which has no threads
+                self._delivery, self._was_refused = None, True
+                text = message(
+                    f"No thread can be started ({error})",
+                    f"Events wait, and a worker tries again every few seconds; {_LIMITS}",
+                )
+                self.notices.add("no thread", text)
         call_before_the_end(self._at_exit)  # before those of the libraries just imported
 
     def _sender_modules(self) -> native.Native:
@@ -232,31 +243,53 @@ class Client:
             if self._importing:
                 # A child would inherit the lock of a module that is half imported.
                 look_until(lambda: not self._importing, _LONGEST_IMPORT, time.sleep)
-            if self._forks and self._relay is not None:
+            if self._forks and self._relay is not None and self._can_move:
                 ring = self._spool.create(CHILD_RING, writer_pid=0)
                 self._for_child[get_ident()] = ring
                 self._relay.add(ring)
         except Exception as error:  # noqa: BLE001  the application's fork must not fail
             self.notices.fault("a fork", error)
 
+    @property
+    def _can_move(self) -> bool:
+        """Whether somebody reads the rings of children, or will: each takes a descriptor."""
+        if self.recorder.ring is None:
+            return False  # it has ended
+        if self._delivery is None:
+            return not self._was_refused  # the first children are there before the sender
+        return not self._delivery.finished
+
     def _after_fork_in_parent(self) -> None:
         self._for_child.pop(get_ident(), None)
 
     def _after_fork_in_child(self) -> None:
-        free_the_signals()
         ring, bell = self._for_child.get(get_ident()), self.recorder.bell
-        if self._delivery is not None:
-            self._delivery.close_inherited()
-        if self._orphans is not None:
-            self._orphans.let_go()
-        if self._relay is not None:
-            self._relay.let_go(ring)
+        fault: Exception | None = None
+        try:
+            self._let_go(ring)
+        except Exception as error:  # noqa: BLE001  or it would write into its parent's ring
+            fault = error
         self._for_child = {}
         self._begin_process()
         if ring is not None:
             self.notices.leave_to_parent()
             ring.writer_pid = self._pid
             self.recorder.ring, self.recorder.bell = ring, bell
+        if fault is not None:
+            self.notices.fault("a forked child", fault)
+
+    def _let_go(self, ring: Ring | None) -> None:
+        """In a child: keep nothing that is its parent's, but for this ring."""
+        free_the_signals()
+        if self._delivery is not None:
+            self._delivery.close_inherited()
+        if self._orphans is not None:
+            self._orphans.let_go()
+        if self._relay is not None:
+            self._relay.let_go(ring)
+        inherited = self.recorder.ring
+        if inherited is not None and inherited is not ring:
+            inherited.let_go()  # or it would be nobody's only when this child has ended, too
 
     # Ending.
 
@@ -315,10 +348,15 @@ class Client:
             return ring is None or ring.settled_seq >= ring.next_seq
         delivery.end_by(time.monotonic() + seconds)
         bell.ring()
-        if not transport.wait_until(lambda: delivery.finished, seconds):
-            transport.abandon()
-        else:
+        in_time = transport.wait_until(lambda: delivery.finished, seconds)
+        try:
+            del self._ending[0]
+        except IndexError:  # another thread, or the code that a signal interrupted, has it
+            return ring.settled_seq >= ring.next_seq
+        if in_time:
             bell.close()
+        else:
+            transport.abandon()
         self._last_stats = self.stats()
         self._delivery = self.recorder.ring = None
         rings = [ring, *(self._relay.rings if self._relay is not None else ())]

@@ -58,8 +58,8 @@ _TROUBLE: Final = {
 class Delivery:
     """Everything of the sender's thread.  `run()` is that thread; the rest is for others.
 
-    `lost` says how many events never came to a ring of this process; `forks` whether
-    children have rings that are to be moved also while a request takes its time.
+    `lost` says how many events never came to a ring of this process; `forks` whether, by
+    now, children have rings that are to be moved also while a request takes its time.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Delivery:
         native: Callable[[], Native],
         chores: Callable[[], None],
         lost: Callable[[], int],
-        forks: bool,
+        forks: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._ring = ring
@@ -84,6 +84,7 @@ class Delivery:
         self._chores = chores
         self._lost = lost
         self._forks = forks
+        self._helps = False
         self._turn: list[None] = [None]
         self._chores_at = time.monotonic()
         self._sleep: Callable[[float], None] = time.sleep
@@ -131,15 +132,21 @@ class Delivery:
         )
         if self._deadline != inf:  # told to end before it began
             sender.end_by(self._deadline)
-        if self._forks:
-            self._start_helper(native)
         sender.run()
         self._take_turn()  # for good: nothing moves after the end
         deliverer.close()
 
     def _do_chores(self) -> None:
+        if self._is_over:
+            return  # who waited for the end has gone on, and taken away what chores need
+        if not self._helps and self._forks():
+            self._start_helper(self._native())
         self._take_turn()
         self._do_chores_in_turn()
+
+    @property
+    def _is_over(self) -> bool:
+        return time.monotonic() >= self._deadline
 
     def _take_turn(self) -> None:
         while not self._has_taken_turn():
@@ -165,10 +172,11 @@ class Delivery:
         interval = self._settings.flush_interval
 
         def help_out() -> None:
-            while not self.finished:
+            while not (self.finished or self._is_over):
                 longest = _HAS_TIME if watch(interval) else interval
                 self._sleep(_HAS_TIME)
-                if time.monotonic() - self._chores_at > longest and self._has_taken_turn():
+                late = time.monotonic() - self._chores_at > longest and not self._is_over
+                if late and self._has_taken_turn():
                     try:
                         self._do_chores_in_turn()
                     except BaseException as error:  # noqa: BLE001  rule 1
@@ -176,8 +184,9 @@ class Delivery:
 
         try:
             native.threading.Thread(target=help_out, name="sluice-helper", daemon=True).start()
+            self._helps = True
         except RuntimeError:
-            pass  # the interpreter is ending
+            pass  # the interpreter is ending; or there are too many threads just now
 
     def _deliver(self, body: bytes) -> Outcome:
         assert self._deliverer is not None  # noqa: S101  only its own sender calls this

@@ -4,7 +4,8 @@ Guarantees
 ----------
 * **Bounded.**  The rings in it never take more than a share of its file system, nor more than
   so many files.  To make room, files whose process is gone are removed, and of these first
-  what has nothing more to tell, then the oldest.  What went with them is told (`Room`).
+  what has nothing more to tell, then the oldest.  What went with them is told (`Room`), and
+  none goes where that would not make enough room.
 * **Nothing else is touched** but what this package wrote beside a ring that is gone.
 
 Who holds the ``flock`` of a ring file owns it; who finds it free and takes it may remove it.
@@ -19,17 +20,20 @@ import re
 import stat
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from sluice.lifesign import LifeSign, decode_sign
-from sluice.ring import PAGE, FirstPage, first_page
+from sluice.ring import PAGE, first_page
 
 #: At most this many bytes of ring files in a folder, and at most half of its file system.
 FOLDER_LIMIT: Final = 256 * 1024 * 1024
 #: And at most this many files.
 MOST_FILES: Final = 1_000
+#: And at most this many of them go, and are open, at once.
+_MOST_AT_ONCE: Final = 512
 #: Bytes of a sign of life that are read.
 _SIGN_LIMIT: Final = 1024 * 1024
 _TMPFS: Final = Path("/dev/shm")  # noqa: S108  a tmpfs is just what is wanted
@@ -62,12 +66,13 @@ class Death(NamedTuple):
     next_seq: int
 
 
-class Room(NamedTuple):
+@dataclass
+class Room:
     """What went to make room: events in all, and of one connection's events and deaths."""
 
-    events: int
-    own: int
-    deaths: list[Death]
+    events: int = 0
+    own: int = 0
+    deaths: list[Death] = field(default_factory=list)
 
 
 def default_folder() -> Path | None:
@@ -97,36 +102,70 @@ def checked(folder: Path | None) -> Path:
     return folder
 
 
-def make_room(folder: Path, size: int, prefix: str) -> Room:
+def make_room(folder: Path, size: int, prefix: str, room: Room) -> None:
     """See that `size` more bytes stay within the folder's share, or raise :class:`NoFolder`.
 
-    `prefix` is that of the names of one connection's rings.
+    `prefix` is that of the names of one connection's rings; what went is added to `room`.
     """
     limit = _share(folder)
+    if size > limit:
+        raise NoFolder(f"a ring of {size} bytes is more than all in {folder} may take ({limit})")
     files = ring_files(folder)
     used, count = sum(file.size for file in files), len(files)
-    room = Room(0, 0, [])
-    if used + size > limit or count >= MOST_FILES:
-        _sweep(folder)
+    if used + size <= limit and count < MOST_FILES:
+        return
+    _sweep(folder)
+    with ExitStack() as locks:
+        going: list[tuple[Path, int]] = []
         for file in sorted(files, key=lambda file: (_tells(file.path), file)):
-            if used + size <= limit and count < MOST_FILES:
-                break
-            death = read_sign(file.path) if file.path.name.startswith(prefix) else None
-            held = remove_if_nobodys(file.path)
-            if held is None:
+            descriptor = _locked(file.path)
+            if descriptor is None:
                 continue
+            locks.callback(os.close, descriptor)
+            going.append((file.path, descriptor))
             used -= file.size
             count -= 1
-            own = held.unsettled if file.path.name.startswith(prefix) else 0
-            room = room._replace(events=room.events + held.unsettled, own=room.own + own)
-            if death is not None and held.ring_id:
-                room.deaths.append(Death(death, held.ring_id, held.next_seq))
-    if used + size > limit or count >= MOST_FILES:
-        raise NoFolder(
-            f"the {count} rings in {folder} take {used} bytes already,"
-            f" and may take {limit} ({MOST_FILES} files)"
-        )
-    return room
+            if used + size <= limit and count < MOST_FILES:
+                break
+            if len(going) == _MOST_AT_ONCE:
+                break
+        if used + size > limit or count >= MOST_FILES:
+            raise NoFolder(
+                f"the rings in {folder} whose processes live take {used} bytes and are {count};"
+                f" all may take {limit} ({MOST_FILES} files)"
+            )
+        for path, descriptor in going:
+            _remove(path, descriptor, prefix, room)
+
+
+def _remove(path: Path, descriptor: int, prefix: str, room: Room) -> None:
+    """Remove a ring file whose lock we have, with its sign, and note what went with it."""
+    held = first_page(os.pread(descriptor, PAGE, 0))
+    if os.fstat(descriptor).st_nlink == 0:
+        return  # another starter was quicker, and has counted them
+    death = read_sign(path) if path.name.startswith(prefix) else None
+    if not is_removed(path):
+        raise NoFolder(f"{path} cannot be removed to make room")
+    is_removed(sign_beside(path))
+    room.events += held.unsettled
+    if path.name.startswith(prefix):
+        room.own += held.unsettled
+    if death is not None and held.ring_id:
+        room.deaths.append(Death(death, held.ring_id, held.next_seq))
+
+
+def _locked(path: Path) -> int | None:
+    """A descriptor of a ring file that has its lock; None: someone else has, or it is gone."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def ring_files(folder: Path) -> list[RingFile]:
@@ -142,30 +181,6 @@ def ring_files(folder: Path) -> list[RingFile]:
                 if stat.S_ISREG(facts.st_mode):
                     found.append(RingFile(facts.st_mtime, facts.st_size, Path(entry.path)))
     return found
-
-
-def remove_if_nobodys(path: Path) -> FirstPage | None:
-    """Remove a ring file whose lock nobody holds, with its sign; what it held.
-
-    None: someone holds it, or it was not to be had.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = first_page(os.pread(descriptor, PAGE, 0))
-        if os.fstat(descriptor).st_nlink == 0:
-            return FirstPage()  # another starter was quicker, and has counted them
-        if not is_removed(path):
-            return None
-        is_removed(sign_beside(path))
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
-    return held
 
 
 def read_sign(ring_file: Path) -> LifeSign | None:

@@ -113,7 +113,15 @@ class Orphans:
         self._reader = Reader(orphan)
 
     def _move(self, reader: Reader) -> None:
-        records = _next(reader, *self._at_once)
+        most, most_bytes = self._at_once
+        most = min(most, self._ring.room_beside)
+        if not most:
+            return  # our ring is being written just now
+        before = reader.overwritten, reader.damaged
+        records = _next(reader, most, most_bytes)
+        # Now, and not at the end of this ring: the mark moves beyond them just below.
+        self.lost["overwritten"] += reader.overwritten - before[0]
+        self.lost["damaged"] += reader.damaged - before[1]
         for record in records:
             self._ring.append(with_event_id(record, reader.ring.ring_id), relayed=True)
         if records:
@@ -134,8 +142,7 @@ class Orphans:
             self._report(sign, _payloads(orphan, sign.mark), orphan.ring_id, orphan.next_seq)
         self._reader = self._sign = None
         self._due = 0.0  # there may be more
-        self.lost["overwritten"] += reader.overwritten
-        self.lost["damaged"] += reader.damaged + orphan.next_seq - reader.next_seq
+        self.lost["damaged"] += orphan.next_seq - reader.next_seq
         self._spool.unlink(orphan)
         orphan.let_go()
         if self.moved:

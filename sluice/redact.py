@@ -1,6 +1,6 @@
 """What looks like a secret in an error's text, whoever put it there: passwords, keys, cards.
 
-The arguments of a task are known and found by their values (:mod:`sluice.scrub`); secrets
+The arguments of a task are known and found by their values (:mod:`sluice.arguments`); secrets
 are known by how they look.  Each pattern is written so that a text of a hostile length
 costs time in proportion to it: what a pattern scans it either consumes, or cannot be made
 to scan again from every character (quantifiers are possessive, and runs begin at a

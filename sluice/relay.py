@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from sluice.batch import with_event_id
 from sluice.ring import Reader, Ring
@@ -23,6 +23,15 @@ _AT_ONCE: Final = 1_000
 _AT_ONCE_BYTES: Final = 1024 * 1024
 #: Seconds from a ring's making until its child, in its first moment, writes its number there.
 _LONGEST_BIRTH: Final = 60.0
+
+
+class _Children(NamedTuple):
+    """All children so far.  Replaced as one, so that nobody counts one twice, or not at all."""
+
+    readers: tuple[Reader, ...] = ()
+    #: Of those that have ended: what they captured, and what became of it.
+    ended_captured: int = 0
+    ended_lost: Mapping[str, int] = {"overwritten": 0, "damaged": 0}
 
 
 class Relay:
@@ -44,14 +53,9 @@ class Relay:
         self._monotonic = monotonic
         self._new: deque[tuple[Ring, float]] = deque()
         self._made: dict[int, float] = {}
-        self._readers: list[Reader] = []
+        self._children = _Children()
         #: Records moved so far.
         self.moved = 0
-        # Of children that have ended: what they captured, and what became of it.
-        self._ended_captured = 0
-        self._ended_skipped: dict[str, int] = {}
-        self._ended_overwritten = 0
-        self._ended_damaged = 0
 
     def add(self, ring: Ring) -> None:
         """From now on, move what is written to `ring`."""
@@ -60,15 +64,16 @@ class Relay:
     def move(self) -> None:
         """Move what there is.  Called at every turn of the sender."""
         while self._new:
-            ring, made = self._new.popleft()
-            self._readers.append(Reader(ring))
+            ring, made = self._new[0]
             self._made[ring.ring_id] = made
-        for reader in list(self._readers):
+            children = self._children
+            self._children = children._replace(readers=(*children.readers, Reader(ring)))
+            self._new.popleft()
+        for reader in self._children.readers:
             # Look for the end before the last read: nothing is written after it.
             ended = _has_ended(reader.ring) or self._never_began(reader.ring)
-            self._move_from(reader, to_the_end=ended)
-            if ended:
-                self._move_from(reader, to_the_end=True)  # what is damaged gets a second look
+            # What is damaged gets a second look.
+            if self._move_from(reader, to_the_end=ended) and ended and self._move_from(reader):
                 self._let_go(reader)
 
     def let_go(self, kept: Ring | None) -> None:
@@ -81,14 +86,20 @@ class Relay:
             if ring is not kept:
                 ring.let_go()
 
-    def _move_from(self, reader: Reader, *, to_the_end: bool) -> None:
-        while records := reader.read(_AT_ONCE, _AT_ONCE_BYTES):
+    def _move_from(self, reader: Reader, *, to_the_end: bool = True) -> bool:
+        """Move a part, or all.  False: our ring is being written just now, and some wait."""
+        while True:
+            most = min(_AT_ONCE, self._ring.room_beside)
+            if not most:
+                return False
+            records = reader.read(most, _AT_ONCE_BYTES)
             for record in records:
                 self._ring.append(with_event_id(record, reader.ring.ring_id), relayed=True)
-            self.moved += len(records)
-            reader.settle(records[-1])
-            if not to_the_end and len(records) < _AT_ONCE:
-                break
+            if records:
+                self.moved += len(records)
+                reader.settle(records[-1])
+            if not records or not (to_the_end or len(records) == most):
+                return True
 
     def _never_began(self, ring: Ring) -> bool:
         """Whether its child would have said who it is by now: the fork has failed, say."""
@@ -96,27 +107,34 @@ class Relay:
         return not ring.writer_pid and self._monotonic() - made > _LONGEST_BIRTH
 
     def _let_go(self, reader: Reader) -> None:
-        ring = reader.ring
-        lost = ring.next_seq - reader.next_seq  # damage at the very end
-        self._ended_captured += ring.captured
-        self._ended_overwritten += reader.overwritten
-        self._ended_damaged += reader.damaged + lost
-        for reason, count in ring.skipped_by.items():
-            self._ended_skipped[reason] = self._ended_skipped.get(reason, 0) + count
-        self._readers.remove(reader)
+        ring, children = reader.ring, self._children
+        lost = dict(children.ended_lost)
+        _add(lost, _lost_of(reader))
+        lost["damaged"] += ring.next_seq - reader.next_seq  # at the very end
+        self._children = _Children(
+            tuple(other for other in children.readers if other is not reader),
+            children.ended_captured + ring.captured,
+            lost,
+        )
         self._made.pop(ring.ring_id, None)
         self._discard(ring)
+
+    def _new_rings(self, children: _Children) -> list[Ring]:
+        known = {reader.ring.ring_id for reader in children.readers}
+        return [ring for ring, _ in list(self._new) if ring.ring_id not in known]
 
     @property
     def rings(self) -> list[Ring]:
         """The rings of the children that are not known to have ended."""
-        new = [ring for ring, _ in list(self._new)]
-        return [*(reader.ring for reader in list(self._readers)), *new]
+        children = self._children
+        return [*(reader.ring for reader in children.readers), *self._new_rings(children)]
 
     @property
     def captured(self) -> int:
         """Events captured in children, also in those that have ended."""
-        return self._ended_captured + sum(ring.captured for ring in self.rings)
+        children = self._children
+        living = [*(reader.ring for reader in children.readers), *self._new_rings(children)]
+        return children.ended_captured + sum(ring.captured for ring in living)
 
     @property
     def waiting(self) -> int:
@@ -126,15 +144,26 @@ class Relay:
     @property
     def lost(self) -> dict[str, int]:
         """Events of children that never came here, by reason."""
-        readers = list(self._readers)
-        lost = {
-            "overwritten": self._ended_overwritten + sum(r.overwritten for r in readers),
-            "damaged": self._ended_damaged + sum(r.damaged for r in readers),
-        }
-        for counts in (self._ended_skipped, *(ring.skipped_by for ring in self.rings)):
-            for reason, count in counts.items():
-                lost[reason] = lost.get(reason, 0) + count
+        children = self._children
+        lost = dict(children.ended_lost)
+        for reader in children.readers:
+            _add(lost, _lost_of(reader))
+        for ring in self._new_rings(children):
+            _add(lost, ring.skipped_by)
         return lost
+
+
+def _lost_of(reader: Reader) -> dict[str, int]:
+    return {
+        "overwritten": reader.overwritten,
+        "damaged": reader.damaged,
+        **reader.ring.skipped_by,
+    }
+
+
+def _add(counts: dict[str, int], more: Mapping[str, int]) -> None:
+    for reason, count in more.items():
+        counts[reason] = counts.get(reason, 0) + count
 
 
 def _has_ended(ring: Ring) -> bool:

@@ -63,7 +63,7 @@ class Review:
             self._say(
                 f"before_send took more than {SLOW:g} s for one event", "The others wait for it"
             )
-        return record._replace(payload=payload, relayed=True)
+        return Record(payload, record.seq, record.end, relayed=True)
 
     def _say(self, happened: str, meaning: str) -> None:
         self._notices.add(

@@ -41,6 +41,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
+import msgspec
+
 if TYPE_CHECKING:
     from mmap import mmap
 
@@ -50,7 +52,8 @@ LAYOUT_VERSION: Final = 1
 #: No ring is smaller than this (bytes, header page included).
 SMALLEST_RING: Final = 64 * 1024
 #: Records that can wait beside the ring while one is being written.  A writer that is
-#: interrupted in its two microseconds meets at most as many as there are threads.
+#: interrupted in its two microseconds meets at most as many as there are threads, and what
+#: others move here, which is half of this at most (`room_beside`).
 SIDE_LIMIT: Final = 1024
 
 #: How often, at most, a reader looks at as many bytes as the ring has in its searches for
@@ -99,8 +102,13 @@ def first_page(page: bytes) -> FirstPage:
     return FirstPage(words[_RING_ID], next_seq, max(0, next_seq - words[_READ_SEQ]))
 
 
-class Record(NamedTuple):
-    """One record as the reader copied it."""
+class Record(msgspec.Struct, gc=False):
+    """One record as the reader copied it.
+
+    Unknown to the collector of garbage, which would otherwise run on the reader's thread
+    after every batch or two, and with it the finalisers of the application, where a green
+    lock is of another thread's hub.
+    """
 
     payload: bytes
     seq: int
@@ -285,6 +293,11 @@ class Ring:
         return self.capacity - min(self.capacity, self._words[_HEAD] - self._words[_READ])
 
     @property
+    def room_beside(self) -> int:
+        """How many records may be appended in a burst: another writer may be interrupted."""
+        return max(0, SIDE_LIMIT // 2 - len(self._side))
+
+    @property
     def captured(self) -> int:
         """Events that came to this ring, also those that never got a record."""
         return self._words[_NEXT_SEQ] + self.skipped
@@ -370,7 +383,7 @@ class Reader:
     def read(self, most: int, most_bytes: int) -> list[Record]:
         """Copy up to `most` records of up to `most_bytes` together; the first may be larger."""
         words, data, memory, capacity = self._words, self._data, self.ring.memory, self._capacity
-        unpack, record = _RECORD.unpack_from, tuple.__new__
+        unpack = _RECORD.unpack_from
         records: list[Record] = []
         head = words[_HEAD]
         last = words[_NEXT_SEQ]  # after HEAD: no record before `head` has a later number
@@ -404,8 +417,7 @@ class Reader:
                 self._count_missed(seq - next_seq)
             self.next_seq = next_seq = seq + 1
             pos += size + 23 & ~7
-            # What Record(...) does, without its keyword handling: this runs for every event.
-            records.append(record(Record, (payload, seq, pos, length != size)))
+            records.append(Record(payload, seq, pos, length != size))
             most_bytes -= size
         self._pos = pos
         if self._skipping and pos >= head:  # damage up to the very end

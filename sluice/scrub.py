@@ -2,26 +2,20 @@
 
 Celery builds some messages out of a task's arguments, and so do Python and libraries
 (``int('4111...')`` names the 4111).  Rule 5 says that no argument leaves the process, so
-an error text is searched for the arguments of the very task that failed, and then for what
-looks like a secret (:mod:`sluice.redact`).  This runs in the worker's MAIN process and only
-when a task fails.  Pure, and bounded: so many values
-of an argument tree, so many characters of a text.
+an error text is searched for the arguments of the very task that failed
+(:mod:`sluice.arguments`), and then for what looks like a secret (:mod:`sluice.redact`).
+This runs in the worker's MAIN process and only when a task fails.  Pure, and bounded.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import date, time, timedelta
-from decimal import Decimal
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
 from typing import Final
-from urllib.parse import quote, quote_plus
-from uuid import UUID
 
+from sluice.arguments import NO_ARGUMENTS, WITHHELD, Arguments
 from sluice.events import (
     ERROR_LIMIT,
     EXTENSION_LIMIT,
@@ -33,217 +27,17 @@ from sluice.events import (
 )
 from sluice.redact import redact
 
-REPLACEMENT: Final = "[argument]"
 #: Characters beyond a limit that are looked at: a secret may begin there and end within it.
 _MARGIN: Final = 4096
-#: Said instead of a text that cannot be searched for all arguments with bounded work.
-WITHHELD: Final = "[withheld: too large to be searched for the task's arguments]"
-#: One of these stands for an argument while others are searched for: one not in the text.
-_STAND_INS: Final = tuple(map(chr, range(0xE000, 0xE040)))
-#: Shorter values are words like "eu" or "12": they name nothing, and are everywhere.
-_SHORTEST: Final = 4
-#: Characters by which the beginning, or the end, of a long value is recognised.
-_END: Final = 16
-#: Nodes of an argument tree that are looked at.
-_MOST_NODES: Final = 50_000
-#: Characters of one text, and values times characters, that are searched.
+#: Characters of one text that are looked at at all.
 _LONGEST_TEXT: Final = 1 << 20
-_MOST_WORK: Final = 1 << 28
-
-#: Letters and digits by which a value is known to be in a text.
-_FOUR: Final = re.compile(rf"[A-Za-z0-9]{{{_SHORTEST}}}")
-_SEPARATOR: Final = re.compile(r"""[\s,;:|&=/"'()<>\[\]{}]""")
-#: Of longer values no parts are looked for.
-_LONGEST_OF_PARTS: Final = 256
-#: Of a value such as "user:JOHN-7788:eu", the parts that name something: with a digit or an @.
-_NAMING_PART: Final = re.compile(
-    r"""(?<![^\s,;:|&=/"'()<>\[\]{}]) (?= [^\s,;:|&=/"'()<>\[\]{}]* [\d@] )
-        [^\s,;:|&=/"'()<>\[\]{}]{6,}""",
-    re.VERBOSE,
-)
-#: A text that may be JSON, and as much of it as is looked at.
-_JSON_BEGINS: Final = frozenset("{[")
-_LONGEST_JSON: Final = 64 * 1024
-
 #: Where the next link in a chain of exceptions begins.
 _NEXT_LINK: Final = re.compile(r"\n\n(?:During handling|The above exc)")
-_PLAIN: Final = (int, float, complex, Decimal, UUID, date, time, timedelta)
 #: Fields of an event that carry a task's data under whatever name Celery knows it.
 _DATA_FIELDS: Final = frozenset(
     "args argsrepr kwargs kwargsrepr result retval return_value body payload headers"
     " properties stamps chord callbacks errbacks meta data".split()
 )
-
-
-class Arguments:
-    """The values of one call that must not be seen in a text about it.
-
-    The names of keyword arguments are not values.  `reprs` are what Celery has printed of
-    both.
-    """
-
-    def __init__(self, args: object, kwargs: object, *reprs: str | None) -> None:
-        values = kwargs.values() if isinstance(kwargs, Mapping) else ()
-        self._leaves, self._complete = _leaves([args, *values])
-        self._reprs = [text for text in reprs if text]
-
-    def remove_from(self, text: str) -> str:
-        """`text` with every one of these values replaced by a mark."""
-        return self.within(text).remove_from(text)
-
-    def within(self, text: str) -> Values:
-        """Those of them that can be in `text`, for it and for parts of it.
-
-        Of a call with very many values nearly all are not, which four characters of a value
-        tell: to write each in all the ways in which it may be printed holds up an event loop.
-        """
-        if not self._complete:
-            return Values(None)
-        lowered = text.lower()
-        seen = {lowered[at : at + _SHORTEST] for at in range(len(lowered) - _SHORTEST + 1)}
-        found: set[str] = set(self._reprs)
-        for leaf in self._leaves:
-            if not isinstance(leaf, str) or _may_be_seen(leaf, seen):
-                found.update(_printed(leaf))
-        return Values(found)
-
-
-def _may_be_seen(value: str, seen: set[str]) -> bool:
-    """Whether a value, a part, or its beginning or end, can be in a text with these fours.
-
-    Letters and digits of ASCII are the same in each of its forms, but for their case.
-    """
-    candidates = [value] if len(value) <= 2 * _END else [value[:_END], value[-_END:]]
-    if len(value) <= _LONGEST_OF_PARTS and _SEPARATOR.search(value):
-        candidates += _naming_parts(value)
-    return any(seen.issuperset(_FOUR.findall(each.lower())) for each in candidates)
-
-
-def _naming_parts(value: str) -> list[str]:
-    return [part for part in _NAMING_PART.findall(value) if _FOUR.search(part)]
-
-
-class Values:
-    """Texts that must not be seen in another; None: there are too many to look for."""
-
-    def __init__(self, texts: set[str] | None) -> None:
-        self._complete = texts is not None
-        # The longest first: a short value may be part of a long one.
-        found = (text for text in texts or () if len(text) >= _SHORTEST)
-        self._values = sorted(found, key=len, reverse=True)
-
-    def remove_from(self, text: str) -> str:
-        """`text` with every one of these values replaced by a mark."""
-        if not self._complete or len(text) * len(self._values) > _MOST_WORK:
-            return WITHHELD
-        found = next((mark for mark in _STAND_INS if mark not in text), None)
-        if not self._values or found is None:
-            return WITHHELD if self._values else text
-        text = text.replace(REPLACEMENT, found)
-        for value in self._values:
-            if value in text:
-                text = text.replace(value, found)
-            if len(value) > 2 * _END:
-                text = _without_parts(text, value, found)
-                text = _without_parts(text[::-1], value[::-1], found)[::-1]
-        return text.replace(found, REPLACEMENT)
-
-
-def _without_parts(text: str, value: str, found: str) -> str:
-    """`text` without what is left of a long value that was cut off somewhere.
-
-    Python itself shows 200 characters of what `int()` did not like, libraries as many as
-    they please: from where the beginning of `value` is, as far as the two agree.
-    """
-    beginning = value[:_END]
-    kept: list[str] = []
-    position = 0
-    while (at := text.find(beginning, position)) >= 0:
-        kept += text[position:at], found
-        position = at + _common_length(text, at, value)
-    kept.append(text[position:])
-    return "".join(kept)
-
-
-def _common_length(text: str, at: int, value: str) -> int:
-    """How many characters of `value`, at least `_END`, stand in `text` from `at` on.
-
-    In steps that double and then halve, so that the cost is that of what is found.
-    """
-    most = min(len(value), len(text) - at)
-    least, step = min(_END, most), _END
-    while step:
-        end = least + step
-        if end <= most and text[at + least : at + end] == value[least:end]:
-            least, step = end, 2 * step
-        else:
-            step //= 2
-    return least
-
-
-def _leaves(roots: list[object]) -> tuple[list[object], bool]:
-    """The values in trees of arguments, and whether that is all."""
-    nodes = deque(roots)
-    found: list[object] = []
-    for _ in range(_MOST_NODES):
-        if not nodes:
-            return found, True
-        node = nodes.popleft()
-        if isinstance(node, str):  # as most are
-            found.append(node)
-            if node[:1] in _JSON_BEGINS and len(node) <= _LONGEST_JSON:
-                try:
-                    nodes.append(json.loads(node))
-                except (ValueError, RecursionError):
-                    pass  # it only looks like JSON
-        elif isinstance(node, Mapping):
-            nodes.extend(node.keys())
-            nodes.extend(node.values())
-        elif isinstance(node, (list, tuple, set, frozenset)):
-            nodes.extend(node)
-        else:
-            found.append(node)
-    return found, not nodes
-
-
-def _printed(value: object) -> Iterable[str]:
-    """How a value looks in a message: of plain types only, others would run foreign code."""
-    if isinstance(value, str):
-        yield from _written(value)
-        # As somebody would use it: without the space around it, in one case, and of what is
-        # made of parts those that name something.
-        bare = value.strip()
-        others = {bare, bare.lower(), bare.upper()}
-        if len(value) <= _LONGEST_OF_PARTS:
-            others.update(_naming_parts(value))
-        for other in others - {value}:
-            yield from _written(other)
-        return
-    yield from _plainly_printed(value)
-
-
-def _written(value: str) -> tuple[str, ...]:
-    in_json = json.dumps(value)[1:-1]
-    in_url = quote(value, safe="", errors="surrogatepass")
-    in_form = quote_plus(value, errors="surrogatepass")
-    return value, repr(value)[1:-1], in_json, in_url, in_form
-
-
-def _plainly_printed(value: object) -> tuple[str, ...]:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace"), repr(value)[2:-1]
-    if isinstance(value, bool) or not isinstance(value, _PLAIN):
-        return ()
-    more = value.hex if isinstance(value, UUID) else ""
-    if isinstance(value, (date, time)):
-        more = value.isoformat()
-    try:
-        return str(value), repr(value), more
-    except ValueError:  # an int of thousands of digits, which nobody else can print either
-        return ()
-
-
-NO_ARGUMENTS: Final = Arguments((), {})
 
 
 def _without_retry_arguments(text: str) -> str:

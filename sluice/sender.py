@@ -121,7 +121,7 @@ class Sender:
         until = self._clock() + seconds
         while (left := until - self._clock()) > 0 and not self.ending:
             self._wait(min(left, self._interval, _CHORES_EVERY))
-            self._safely(self._chores)
+            self._do_chores()
         if self.ending:
             self._wait(max(0.0, min(seconds, _LAST_TRIES, self.time_left())))
 
@@ -130,8 +130,8 @@ class Sender:
         try:
             while not self.ending:
                 self._rest()
-                self._safely(self.turn)
-            self._safely(self.turn)
+                self._safely_turn()
+            self._safely_turn()
         finally:
             self.finished = True
 
@@ -141,29 +141,36 @@ class Sender:
         while (left := until - self._clock()) > _CHORES_EVERY and not self.ending:
             if self._wait(_CHORES_EVERY):
                 return
-            self._safely(self._chores)
+            self._do_chores()
         self._wait(max(0.0, left))
 
     def turn(self) -> None:
         """Send all that is there."""
         self.turns_begun += 1
         turn = self.turns_begun
-        self._chores()
+        self._do_chores()
         while self.time_left() > 0 and (records := self._reader.read(self._most, _MOST_OF_RECORDS)):
             if not self._send(self._reviewed(records)):
                 self._reader = Reader(self._ring)  # begin again at the read mark
                 return
-            self._chores()
+            self._do_chores()
         if not self._reader.behind:
             self.last_full_turn = turn
 
-    def _safely(self, step: Callable[[], None]) -> None:
+    def _safely_turn(self) -> None:
         try:
-            step()
+            self.turn()
         except BaseException as error:  # noqa: BLE001  a bug of ours must not end the thread
             self._on_error(error)
             self._reader = Reader(self._ring)
             self._wait(self._interval)
+
+    def _do_chores(self) -> None:
+        """Also in the middle of a batch, which they must not disturb."""
+        try:
+            self._chores()
+        except BaseException as error:  # noqa: BLE001  as above
+            self._on_error(error)
 
     def _reviewed(self, records: Sequence[Record]) -> Sequence[Record]:
         """What is to be sent of these: as many as the time allows, at least one."""
@@ -191,11 +198,11 @@ class Sender:
                 taken = True
                 continue
             drops = self.dropped + self._dropped_elsewhere()
-            body = batch.body(wanted, self._ring.ring_id, drops - self._drops_reported)
+            body = batch.body(wanted, self._ring.ring_id, max(0, drops - self._drops_reported))
             outcome = self._deliver(body)
             if outcome.verdict is Verdict.DELIVERED:
                 taken = True
-                self._drops_reported = drops
+                self._drops_reported = max(drops, self._drops_reported)
                 self.account.delivered += len(wanted)
                 self._settle(part, kept_back=kept_back)
             elif outcome.verdict not in (Verdict.REJECTED, Verdict.TOO_LARGE):

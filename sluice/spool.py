@@ -228,11 +228,14 @@ class Spool:
         return memory
 
     def _make_room(self, folder: Path, size: int) -> None:
-        room = files.make_room(folder, size, self._prefix)
-        self.removed += room.own
-        self.deaths += room.deaths
-        if room.events:
-            self._say(
-                ROOM,
-                f"{room.events} events that ended processes left in {folder} went to make room",
-            )
+        room = files.Room()
+        try:
+            files.make_room(folder, size, self._prefix, room)
+        finally:
+            self.removed += room.own
+            self.deaths += room.deaths
+            if room.events:
+                self._say(
+                    ROOM,
+                    f"{room.events} events that ended processes left in {folder} went to make room",
+                )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import hub_stall
+from benchmarks import hub_stall, startup
 from benchmarks.conftest import empty, observer, ring  # noqa: F401  fixtures
 from benchmarks.fakes import CONNECTION, started
 from benchmarks.figures import interval, ratios
@@ -32,6 +32,8 @@ CAPTURE = 4.5
 MEMORY = 1600
 #: CPU of a no-op task over that of the same task without Sluice.
 CPU = {"solo": 1.22, "prefork": 1.2, "gevent": 1.22}
+#: Milliseconds that `import sluice; sluice.init()` adds to a process that has Celery.
+START = {"plain": 60, "gevent": 250, "eventlet": 250}
 #: Milliseconds that 3,000 events a second add to the stall that 99 of 100 ticks do not exceed.
 STALL = 1.5
 
@@ -110,3 +112,10 @@ def test_an_event_loop_is_held_up_no_longer(library):
     added = stall_added(measured, "p99")
     print(f"hub stall p99, {library}: {added:.2f} ms more than idle")
     assert added <= STALL
+
+
+def test_a_process_starts_hardly_later():
+    for kind, measured in startup.measure(3).items():
+        quickest = min(measured["ms"])
+        print(f"import and init, {kind}: {quickest:.0f} ms")
+        assert quickest <= START[kind], kind

@@ -56,7 +56,7 @@ class Rig:
             native=lambda: ORDINARY,
             chores=chores,
             lost=lambda: 0,
-            forks=forks,
+            forks=lambda: forks,
         )
         self.thread = threading.Thread(target=self.delivery.run, daemon=True)
 

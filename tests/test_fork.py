@@ -62,6 +62,26 @@ def test_a_prefork_child_writes_and_its_parent_sends(script, ingest: IngestServe
     assert sent_by(ingest) == 20
 
 
+def test_a_child_writes_into_its_own_ring_whatever_it_could_not_let_go_of(
+    script, ingest: IngestServer
+) -> None:
+    output = script(
+        """
+        client.begin_worker(forks=True)
+        client.start_sender()
+        def broken(): raise RuntimeError("not now")
+        client._delivery.close_inherited = broken
+        def code():
+            task.delay()
+            print(client.stats().transport, client.stats().faults, sluice.flush(5), flush=True)
+        child(code)
+        print(sluice.flush(5), client.stats().delivered)
+        """
+    )
+    assert output == ["parent", "1", "True", "True", "1"]
+    assert sent_by(ingest) == 1
+
+
 def test_a_killed_childs_events_are_delivered_and_its_ring_removed(
     script, ingest: IngestServer, spool_dir: os.PathLike[str]
 ) -> None:
@@ -103,14 +123,96 @@ def test_a_child_maps_its_own_ring_and_not_those_of_its_siblings(script) -> None
             finally: os._exit(0)
         os.read(go[0], 1)
         until = time.monotonic() + 5
-        while not client._relay._readers and time.monotonic() < until: time.sleep(0.01)
+        while not client._relay._children.readers and time.monotonic() < until: time.sleep(0.01)
         print(rings())
         child(lambda: print(rings(), flush=True))
         os.write(stop[1], b"x")
         os.waitpid(pid, 0)
         """
     )
-    assert output == ["2", "2"], "MAIN's, and that of one child"
+    assert output == ["2", "1"], "MAIN's and that of one child, and in the next its own"
+
+
+def test_the_ring_of_a_killed_process_is_nobodys_while_its_children_live(
+    script, ingest: IngestServer, spool_dir: os.PathLike[str]
+) -> None:
+    """Also of one that was forked beside its sender, whose frames are in the child, too."""
+    output = script(
+        """
+        read_end, write_end = os.pipe()
+        main = os.fork()
+        if main == 0:
+            task.delay()
+            sluice.flush(5)
+            if os.fork() == 0:
+                os.close(write_end)
+                os.read(read_end, 1)  # until the test has looked
+                os._exit(0)
+            os._exit(9)
+        os.waitpid(main, 0)
+        spool = client._spool
+        orphan = spool.take_orphan()
+        print(orphan is not None)
+        """
+    )
+    assert output == ["True"]
+
+
+def test_a_process_whose_sender_has_ended_makes_no_more_rings(
+    script, ingest: IngestServer, spool_dir: os.PathLike[str]
+) -> None:
+    output = script(
+        """
+        client.begin_worker(forks=True)
+        client.start_sender()
+        sluice.shutdown(5)
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20): child(lambda: None)
+        print(len(os.listdir("/proc/self/fd")) - before)
+        """
+    )
+    assert output == ["0"]
+    assert os.listdir(spool_dir) == []
+
+
+def test_a_worker_that_gets_no_thread_says_so_makes_no_rings_and_tries_again(
+    script, ingest: IngestServer, spool_dir: os.PathLike[str]
+) -> None:
+    output = script(
+        """
+        start = threading.Thread.start
+        def refuse(self): raise RuntimeError("can't start new thread")
+        threading.Thread.start = refuse
+        client.begin_worker(forks=True)
+        client.start_sender()
+        task.delay()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20): child(lambda: None)
+        print(len(os.listdir("/proc/self/fd")) - before)
+        print(sum("No thread can be started" in line for _, line in client.notices._waiting))
+        threading.Thread.start = start
+        client.start_sender()
+        print(sluice.flush(5), client.stats().delivered)
+        """
+    )
+    assert output == ["0", "1", "True", "1"]
+
+
+def test_a_worker_whose_sender_ran_before_it_was_one_has_a_helper(
+    script, ingest: IngestServer
+) -> None:
+    output = script(
+        """
+        task.delay()
+        sluice.flush(5)
+        client.begin_worker(forks=True)
+        client.start_sender()
+        until = time.monotonic() + 10
+        while threading.active_count() < 3 and time.monotonic() < until: time.sleep(0.01)
+        print(*sorted(thread.name for thread in threading.enumerate()))
+        """
+    )
+    assert output == ["MainThread", "sluice-helper", "sluice-sender"]
 
 
 def test_any_other_forked_process_sends_for_itself(script, ingest: IngestServer) -> None:

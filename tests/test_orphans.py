@@ -314,6 +314,23 @@ def test_what_was_overwritten_or_damaged_there_is_counted(folder):
     assert len(found) < 500
 
 
+def test_what_was_overwritten_there_is_counted_by_who_meets_it_and_not_at_the_end(folder):
+    """The mark is beyond it at once, so nobody after could tell."""
+    victim = Victim(folder, size=4 * SIZE)
+    for number in range(2_000):
+        victim.tells(number, "queued")
+    captured = victim.ring.next_seq
+    victim.killed()
+    first = Next(folder)
+    delivered = len(ids(first.turns(2)))
+    first.orphans.let_go()
+    assert first.orphans.lost["overwritten"] > 500
+    second = Next(folder)
+    delivered += len(ids(second.turns(200)))
+    assert second.orphans.lost["overwritten"] == 0
+    assert delivered + first.orphans.lost["overwritten"] == captured
+
+
 def test_a_ring_much_larger_than_ours_arrives_whole(folder):
     """Someone made the buffer smaller, or what was full belonged to a larger worker."""
     victim = Victim(folder, size=4 << 20)

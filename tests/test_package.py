@@ -112,5 +112,25 @@ def test_a_process_that_never_sends_needs_four_distributions():
     assert names == {"celery", "requests", "tenacity", "msgspec"}
 
 
+def test_the_extras_are_the_documented_ones():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {"gevent", "eventlet", "dev"} <= set(project["optional-dependencies"])
+
+
+def test_the_licence_is_apache_2():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["license"] == "Apache-2.0"
+    assert "Apache License" in (ROOT / "LICENSE").read_text()[:200]
+
+
+def test_the_constraints_name_versions_and_no_host():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = [line for line in lines if line and not line.startswith("#")]
+    assert len(pinned) > 20
+    for line in pinned:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[^\s;/]+(\s*;.*)?", line), line
+    assert "://" not in "".join(lines)
+
+
 def test_star_imports_the_public_names():
     run_python("from sluice import *\ninit, flush, shutdown, stats, SluiceConfigError, Stats")

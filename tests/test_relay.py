@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.relay import Relay
-from sluice.ring import Reader, Ring
+from sluice.ring import SIDE_LIMIT, Reader, Ring
 from sluice.spool import Spool
 from sluice.testing import FakeClock
 from tests.doubles import LAW, NO_PROCESS, memory_ring
@@ -97,6 +97,26 @@ def test_many_records_arrive_at_one_turn_in_order(family):
     arrived = [n for n, _ in family.arrived()]
     assert arrived == list(range(1000 - len(arrived), 1000))
     assert len(arrived) == family.relay.moved > 500
+
+
+def test_a_burst_waits_while_our_own_ring_is_being_written(family):
+    """A writer that lost its turn in the middle: beside the ring there is room for some only."""
+    child = family.child(pid=NO_PROCESS)
+    write(child, *range(600))
+    family.ring._token.clear()
+    family.relay.move()
+    assert family.relay.moved == SIDE_LIMIT // 2
+    assert family.discarded == []
+    family.relay.move()
+    assert family.relay.moved == SIDE_LIMIT // 2
+    write(family.ring, 1000)  # of others: what is beside is theirs too
+    family.ring._token.append(None)
+    write(family.ring, 1001)
+    family.relay.move()
+    assert family.discarded == [child]
+    assert family.relay.moved == 600
+    assert family.ring.skipped_by["contended"] == 0
+    assert family.ring.next_seq == 602
 
 
 def test_a_child_may_come_while_others_are_there(family):

@@ -759,7 +759,34 @@ def test_a_fault_of_ours_is_counted_and_celery_goes_on(event):
     assert tape.notices.faults == 2
 
 
-@pytest.mark.parametrize("exception", [Ignore(), KeyError("x"), Reject(requeue=False)])
+class Ambiguous:
+    """What compares to no truth, as the arrays of numerical libraries do."""
+
+    def __eq__(self, other):
+        return self
+
+    __hash__ = None
+
+    def __bool__(self):
+        raise ValueError("The truth value is ambiguous")
+
+
+def test_a_task_may_be_ignored_for_whatever_reason(bench):
+    request = bench.run()
+    assert request.on_failure(error_info(Ignore(Ambiguous())), return_ok=True) == "handled"
+    assert bench.story()[-1] == ("completed", "task-ignored")
+    assert bench.tape.notices.faults == 0
+
+
+class Hostile(Ignore):
+    """An exception with code of its own, which fails."""
+
+    @property
+    def args(self):
+        raise RuntimeError("not now")
+
+
+@pytest.mark.parametrize("exception", [Ignore(), KeyError("x"), Reject(requeue=False), Hostile()])
 def test_a_fault_of_ours_leaves_celerys_handling_of_a_failure_alone(exception):
     tape = Tape()
     request = hooked(FakeRequest, TaskObserver(Broken(tape.notices), tracebacks=True))()

@@ -1,12 +1,18 @@
 """The ring's promises: bounded, oldest first, nothing torn, everything accounted for."""
 
+import functools
+import gc
+import itertools
 import mmap
 import multiprocessing
 import os
 import signal
 import struct
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, TypeVar
 from zlib import crc32
 
 import pytest
@@ -14,8 +20,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sluice.ring import PAGE, SIDE_LIMIT, SMALLEST_RING, NotARing, Reader, Ring, first_page
+import sluice.ring as ring_module
+from sluice.ring import (
+    PAGE,
+    SIDE_LIMIT,
+    SMALLEST_RING,
+    NotARing,
+    Reader,
+    Record,
+    Ring,
+    first_page,
+)
 
+T = TypeVar("T")
+TraceFunction = Callable[[FrameType, str, Any], Any]
 EVERYTHING = (1_000_000, 1 << 40)
 
 
@@ -35,6 +53,18 @@ def test_what_is_appended_is_read_in_order() -> None:
     records = Reader(ring).read(*EVERYTHING)
     assert [record.payload for record in records] == [payload(n, n) for n in range(100)]
     assert [record.seq for record in records] == list(range(100))
+
+
+def test_records_are_unknown_to_the_collector_of_garbage() -> None:
+    """Or it, and the application's finalisers, would run on the reader's thread every batch."""
+    ring = make_ring()
+    for number in range(100):
+        ring.append(payload(number, number))
+    gc.collect()
+    before = gc.get_count()[0]
+    records = Reader(ring).read(*EVERYTHING)
+    assert gc.get_count()[0] - before < 20
+    assert not any(gc.is_tracked(record) for record in records)
 
 
 def test_a_read_takes_no_more_than_asked_and_at_least_one() -> None:
@@ -247,8 +277,6 @@ def test_a_reader_that_is_lapped_while_it_copies_throws_the_copy_away() -> None:
 @pytest.mark.parametrize("switch_interval", [1e-6, 0.005])
 def test_threads_lose_nothing_and_mix_nothing(switch_interval: float) -> None:
     ring = make_ring(8 << 20)
-    import sys
-
     before = sys.getswitchinterval()
     sys.setswitchinterval(switch_interval)
     try:
@@ -293,6 +321,79 @@ def test_an_append_from_within_an_append_is_written_after_it() -> None:
     while ring._give_up_oldest is interrupted:
         ring.append(b"outer" * 100)
     assert [r.payload[:5] for r in Reader(ring).read(*EVERYTHING)][-2:] == [b"outer", b"inner"]
+
+
+def at_line(number: int, action: Callable[[], object], call: Callable[[], T]) -> T:
+    """Do something before the `number`th line that `call` runs in the ring's module."""
+    lines = itertools.count(1)
+
+    def before_a_line(_frame: FrameType, event: str, _: object) -> TraceFunction:
+        if event == "line" and next(lines) == number:
+            action()  # which is not traced
+        return before_a_line
+
+    def before_a_call(frame: FrameType, _event: str, _: object) -> TraceFunction | None:
+        return before_a_line if frame.f_code.co_filename == ring_module.__file__ else None
+
+    before = sys.gettrace()
+    sys.settrace(before_a_call)
+    try:
+        return call()
+    finally:
+        sys.settrace(before)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["append", "read"]),
+            st.integers(8, 7_000),  # bytes of a record, and how many more are read at least
+            st.integers(1, 60),  # the line at which it is interrupted
+            st.sampled_from(["append", "read"]),
+            st.integers(1, 12),  # how often the other thing is done then
+        ),
+        min_size=5,
+        max_size=60,
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_whatever_comes_in_the_middle_of_whatever_all_is_accounted_for(
+    steps: list[tuple[str, int, int, str, int]],
+) -> None:
+    """Appends from signal handlers and finalisers, and a reader in another process: at any line."""
+    ring = make_ring()
+    reader = Reader(ring)
+    sizes: list[int] = []
+    read: list[Record] = []
+
+    def append(size: int) -> None:
+        sizes.append(size)
+        ring.append(payload(len(sizes) - 1, size))
+
+    def take(most: int) -> None:
+        records = reader.read(max(1, most // 1000), 1 << 40)
+        read.extend(records)
+        if records:
+            reader.settle(records[-1])
+
+    kinds = {"append": append, "read": take}
+    for kind, size, line, other, times in steps:
+        reading = kind == other == "read"  # there is one reader
+
+        def interrupt(other: str = other, size: int = size, times: int = times) -> None:
+            for _ in range(times):
+                kinds[other](size)
+
+        do = functools.partial(kinds[kind], size)
+        do() if reading else at_line(line, interrupt, do)
+    take(10**9)
+    assert [record.seq for record in read] == sorted({record.seq for record in read})
+    for record in read:
+        number = int(record.payload[:8])
+        assert record.payload == payload(number, sizes[number])
+    assert reader.damaged == 0
+    assert len(read) + reader.overwritten == ring.next_seq
+    assert ring.captured == len(sizes) == ring.next_seq + ring.skipped_by["contended"]
 
 
 def test_an_exception_out_of_a_signal_handler_leaves_a_sound_ring() -> None:

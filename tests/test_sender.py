@@ -339,7 +339,7 @@ def test_captured_is_delivered_and_dropped_and_pending(steps, unencodable):
     for count, size, verdicts in steps:
         rig.capture(count, size)
         script[:] = verdicts
-        rig.sender._safely(rig.sender.turn)
+        rig.sender._safely_turn()
         assert rig.balance == 0
         assert rig.sender.account.lost >= 0
     script.clear()
@@ -460,6 +460,44 @@ def test_chores_are_done_between_batches(rig):
 
 
 # --- pauses ---------------------------------------------------------------------------------------
+
+
+def test_chores_that_fail_between_two_tries_disturb_no_batch(rig):
+    rig.capture(3)
+
+    def fail() -> None:
+        raise MemoryError
+
+    def second_try(body: bytes) -> Outcome:
+        rig.sender._chores = fail
+        rig.sender.pause(1.0)
+        return FINE
+
+    rig.answer = second_try
+    rig.sender.turn()
+    assert rig.delivered == [0, 1, 2]
+    assert (rig.sender.account.delivered, rig.sender.account.lost) == (3, 0)
+    assert {type(error) for error in rig.errors} == {MemoryError}
+    assert rig.balance == 0
+
+
+def test_events_are_sent_whatever_becomes_of_the_chores(rig):
+    def fail() -> None:
+        raise OSError("again and again")
+
+    rig.sender._chores = fail
+    rig.capture(3)
+    rig.run(2)
+    assert rig.delivered == [0, 1, 2]
+
+
+def test_a_count_that_is_smaller_for_a_moment_is_not_reported(rig):
+    """Another thread lets a child go while the drops of all are summed up."""
+    for elsewhere in (5, 3, 5, 6):
+        rig.elsewhere = elsewhere
+        rig.capture(1)
+        rig.sender.turn()
+    assert [sum(drops_in(body)) for body in rig.bodies] == [5, 0, 0, 1]
 
 
 def test_chores_go_on_in_a_pause(rig):

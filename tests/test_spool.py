@@ -14,7 +14,7 @@ import pytest
 
 import sluice.folder
 import sluice.spool
-from sluice.folder import FirstPage, default_folder, remove_if_nobodys
+from sluice.folder import default_folder
 from sluice.ring import Reader, Ring
 from sluice.spool import NO_FOLDER, STRANGE, Spool
 from tests.doubles import run_python
@@ -340,6 +340,7 @@ def test_what_was_delivered_or_is_no_ring_counts_nothing(folder, three):
     strange, short = orphan(folder, 2), orphan(folder, 1)
     strange.write_bytes(b"x" * SIZE)
     short.write_bytes(b"")
+    os.utime(short, (1, 1))  # it takes no room: once there is some, it would stay
     folder.create(3 * SIZE)
     assert not any(one.exists() for one in (path, strange, short))
     assert folder.spool.removed == 0
@@ -360,6 +361,34 @@ def test_who_finds_that_another_was_quicker_counts_nothing(folder, three, monkey
     assert folder.spool.path_of(ring) is not None
     assert [path.exists() for path in paths] == [False, True, True]
     assert folder.spool.removed == 0
+
+
+def test_nothing_goes_for_a_ring_that_is_larger_than_the_folder_may_be(folder, three):
+    paths = [orphan(folder, age, events=5) for age in (2, 1)]
+    assert folder.spool.path_of(folder.create(4 * SIZE)) is None
+    assert all(path.exists() for path in paths)
+    assert folder.spool.removed == 0
+    (text,) = folder.said
+    assert f"a ring of {4 * SIZE} bytes is more than all" in text
+
+
+def test_nothing_goes_where_it_would_not_make_enough_room(folder, three):
+    held = folder.create(2 * SIZE)
+    left = orphan(folder, 1, events=5)
+    assert folder.spool.path_of(folder.create(2 * SIZE)) is None
+    assert left.exists()
+    assert folder.spool.path_of(held).exists()
+    assert folder.spool.removed == 0
+
+
+def test_what_went_is_counted_also_where_the_next_one_could_not_go(folder, three, monkeypatch):
+    """Somebody takes the right to remove files away in the middle of it."""
+    paths = [orphan(folder, age, events=5) for age in (2, 1)]
+    remove = sluice.folder.is_removed
+    monkeypatch.setattr(sluice.folder, "is_removed", lambda path: path != paths[1] and remove(path))
+    assert folder.spool.path_of(folder.create(3 * SIZE)) is None
+    assert [path.exists() for path in paths] == [False, True]
+    assert folder.spool.removed == 5
 
 
 def test_orphans_stay_while_there_is_room(folder, three):
@@ -386,7 +415,7 @@ def test_a_folder_full_of_rings_in_use_means_memory(folder, three):
     assert_works(ring)
     assert all(folder.spool.path_of(one).exists() for one in held)
     (text,) = folder.said
-    assert f"take {3 * SIZE} bytes already, and may take {3 * SIZE} " in text
+    assert f"whose processes live take {3 * SIZE} bytes and are 3; all may take {3 * SIZE} " in text
 
 
 def test_the_number_of_files_has_a_limit_too(folder, monkeypatch):
@@ -399,7 +428,7 @@ def test_the_number_of_files_has_a_limit_too(folder, monkeypatch):
     assert folder.spool.path_of(folder.create()) is None
     assert all(folder.spool.path_of(one).exists() for one in held)
     (text,) = folder.said
-    assert "the 3 rings" in text
+    assert "and are 3; all may" in text
 
 
 def test_the_sign_of_life_goes_with_its_ring(folder, three):
@@ -485,7 +514,7 @@ def test_a_child_that_inherited_a_ring_holds_it_after_its_parent_let_go(folder):
         """
         import os, sys
         from pathlib import Path
-        from sluice.folder import FirstPage, remove_if_nobodys
+        from sluice.folder import _locked
         from sluice.spool import Spool
 
         spool = Spool(Path(sys.argv[1]), "6f1f64a7", print)
@@ -498,12 +527,10 @@ def test_a_child_that_inherited_a_ring_holds_it_after_its_parent_let_go(folder):
             os.read(read_end, 1)  # until the parent has looked
             os._exit(0)
         ring.close()
-        assert remove_if_nobodys(path) is None
-        assert path.exists()
+        assert _locked(path) is None
         os.close(write_end)
         os.waitpid(child, 0)
-        assert remove_if_nobodys(path) == FirstPage(ring.ring_id)
-        assert not path.exists()
+        assert _locked(path) is not None
         """,
         str(folder.path),
     )
@@ -525,7 +552,7 @@ def test_the_ring_of_a_killed_process_is_nobodys_and_can_be_read(folder):
     with (folder.path / name).open("r+b") as file:
         ring = Ring(sluice.spool.mmap.mmap(file.fileno(), 0))
     assert [record.payload for record in Reader(ring).read(10, 1000)] == [b"last words"]
-    assert remove_if_nobodys(folder.path / name) == FirstPage(ring.ring_id, 1, 1)
+    assert sluice.folder._locked(folder.path / name) is not None
 
 
 def test_the_default_is_a_folder_of_this_user_on_tmpfs():

@@ -11,7 +11,7 @@ import pytest
 from celery.events.dispatcher import EventDispatcher
 
 from sluice.capture.heartbeat import Heartbeat
-from sluice.capture.request import TaskObserver
+from sluice.capture.request import RequestHook, TaskObserver
 from sluice.capture.worker import SilentDispatcher, WorkerCapture, _consumer_step
 from sluice.events import ERROR_LIMIT
 from sluice.lifesign import decode_sign
@@ -179,3 +179,39 @@ def test_the_name_of_an_unknown_task_is_cut_and_cleaned(capture, tape):
     capture._on_unknown(sender=Worker(), message=message, name="password=hunter2", id="i")
     assert len(tape.jobs[0].error) <= ERROR_LIMIT
     assert "hunter2" not in tape.jobs[1].error
+
+
+def test_what_breaks_us_is_counted_and_goes_no_further(capture, tape):
+    capture._on_worker_init(sender=None)
+    capture._on_unknown(sender=Worker(), message=None, name="n", id="i")
+    capture._on_rejected(sender=Worker(), message=object())
+    assert tape.notices.faults == 3
+
+
+# --- tasks that come late -------------------------------------------------------------------------
+
+
+def test_tasks_that_came_since_are_hooked_before_their_strategies_are_made(capture):
+    """`pool_restart` loads modules, and has Celery make the strategies anew."""
+    task = SimpleNamespace(Request="celery.worker.request:Request")
+    seen = []
+    consumer = SimpleNamespace(app=SimpleNamespace(tasks={}), event_dispatcher=None)
+    consumer.update_strategies = lambda: seen.append(getattr(task.Request, "__mro__", ())[1:2])
+    for _ in range(3):  # the broker is lost, and found again
+        capture.consumer_started(consumer)
+    seen.clear()
+    consumer.app.tasks["late"] = task
+    consumer.update_strategies()
+    assert seen == [(RequestHook,)]
+
+
+def test_strategies_are_made_whatever_becomes_of_our_hooks(capture, tape):
+    made = []
+    consumer = SimpleNamespace(app=SimpleNamespace(tasks={}), event_dispatcher=None)
+    consumer.update_strategies = lambda: made.append(True)
+    capture.consumer_started(consumer)
+    made.clear()
+    consumer.app.tasks["broken"] = object()
+    consumer.update_strategies()
+    assert made == [True]
+    assert tape.notices.faults == 1

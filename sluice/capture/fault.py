@@ -9,6 +9,7 @@ from billiard.einfo import ExceptionWithTraceback
 from celery.exceptions import Retry
 
 from sluice import scrub
+from sluice.arguments import Arguments
 
 #: The class in the repr of an exception; other reprs may begin with anything.
 _CLASS_NAME: Final = re.compile(r"[A-Za-z_][\w.]*(?=\()")
@@ -68,10 +69,10 @@ def exception_of(request: Failed) -> BaseException | None:
     return exception if isinstance(exception, BaseException) else None
 
 
-def arguments_of(request: Failed) -> scrub.Arguments:
+def arguments_of(request: Failed) -> Arguments:
     """What must not be in a text about this request."""
     message = request.request_dict
-    return scrub.Arguments(
+    return Arguments(
         message.get("args"),
         message.get("kwargs"),
         message.get("argsrepr"),

@@ -64,6 +64,8 @@ class Heartbeat:
     def beat(self) -> None:
         """Report the worker if two seconds have passed.  For the sender's thread."""
         now = self._monotonic()
+        if self._recorder.ring is None:
+            return  # Sluice has ended before the worker: nothing begins anew for this
         if now >= self._due and not self._over:
             self._due = max(self._due + INTERVAL, now)
             active = len(worker_state.active_requests)

@@ -51,6 +51,7 @@ _FLAGS: Final = ("terminated", "signum", "expired", "requeue")
 
 #: From `celery.app.task.Task.replace`, 5.3 to 5.7.
 _REPLACED: Final = "Replaced by new task"
+_IGNORED: Final = "task-ignored"
 
 
 class RequestHook:
@@ -121,6 +122,12 @@ def hooked(base: type, observer: TaskObserver) -> type:
         )
         observer.hooked_classes[base] = made
     return made
+
+
+def _is_replaced(exception: Ignore) -> bool:
+    """Whether `Task.replace` has sent another task under the same id, and says so like this."""
+    said = exception.args[0] if exception.args else None
+    return type(said) is str and said == _REPLACED  # what else it is may compare as it likes
 
 
 class TaskObserver:
@@ -212,19 +219,23 @@ class TaskObserver:
 
     def after_failure(self, request: Delivery) -> None:
         """`Ignore` ends a task without any event of Celery's; we report it."""
-        exception = exception_of(request)
-        if isinstance(exception, Ignore):
-            # `Task.replace` has sent another task under the same id, and says so like this.
-            replaced = exception.args[:1] == (_REPLACED,)
-            self.observe(request, "task-replaced" if replaced else "task-ignored", {})
+        try:
+            exception = exception_of(request)
+            if isinstance(exception, Ignore):
+                self.observe(request, "task-replaced" if _is_replaced(exception) else _IGNORED, {})
+        except Exception as error:  # noqa: BLE001  rule 1; exceptions can have code of their own
+            self._recorder.notices.fault(f"capture of {_IGNORED}", error)
 
     def failure_broken_off(self, request: Delivery) -> None:
         """Celery raised before it told of it: a MemoryError does that, or a lost backend."""
-        exception = exception_of(request)
-        if isinstance(exception, Retry):
-            self.observe(request, "task-retried", {})
-        elif not isinstance(exception, (Ignore, Reject)):
-            self.observe(request, "task-failed", {})
+        try:
+            exception = exception_of(request)
+            if isinstance(exception, Retry):
+                self.observe(request, "task-retried", {})
+            elif not isinstance(exception, (Ignore, Reject)):
+                self.observe(request, "task-failed", {})
+        except Exception as error:  # noqa: BLE001  as above
+            self._recorder.notices.fault("capture of task-failed", error)
 
     @staticmethod
     def _ends(request: Delivery, celery_event: str, fields: dict[str, Any]) -> bool:

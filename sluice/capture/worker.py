@@ -76,8 +76,11 @@ class WorkerCapture:
 
     def _on_worker_init(self, sender: Any = None, **_: object) -> None:
         # `sender` is the worker, before its blueprints are made: the steps are just in time.
-        sender.app.steps["worker"].add(_worker_step(self))
-        sender.app.steps["consumer"].add(_consumer_step(self))
+        def add_steps() -> None:
+            sender.app.steps["worker"].add(_worker_step(self))
+            sender.app.steps["consumer"].add(_consumer_step(self))
+
+        _guarded(self, "the start of the worker", add_steps)
 
     def _on_received(self, request: Any = None, **_: object) -> None:
         self.observer.received(request)
@@ -91,34 +94,31 @@ class WorkerCapture:
         **_: object,
     ) -> None:
         """A task that this worker does not know: Celery has thrown its message away."""
+        _guarded(self, "capture of task-unknown", lambda: self._unknown(sender, message, name, id))
+
+    def _unknown(self, consumer: Any, message: Any, name: object, task_id: object) -> None:
+        error = scrub.error_text(f"NotRegistered: {name}")
         self._report_message(
-            "task-unknown",
-            sender,
-            message,
-            task_id=str(id),
-            name=str(name),
-            error=scrub.error_text(f"NotRegistered: {name}"),
+            "task-unknown", consumer, message, task_id=str(task_id), name=name, error=error
         )
 
     def _on_rejected(
         self, sender: Any = None, message: Any = None, exc: Any = None, **_: object
     ) -> None:
         """A message that is no task, or an invalid one: Celery has rejected it."""
-        headers = message.headers if isinstance(message.headers, dict) else {}
-        properties = message.properties or {}
-        task_id = headers.get("id") or properties.get("correlation_id")
+        _guarded(self, "capture of task-rejected", lambda: self._rejected(sender, message, exc))
+
+    def _rejected(self, consumer: Any, message: Any, exc: BaseException | None) -> None:
+        headers = _headers(message)
+        task_id = headers.get("id") or (message.properties or {}).get("correlation_id")
         if not task_id:
             # Nothing to tell its life by.  The delivery tag is all that names it.
             task_id = f"unidentified-{message.delivery_tag}"
         # The exception's text may quote the message, which may quote arguments.
         error = f"{type(exc).__name__}: the message was not a valid task" if exc else None
+        name = headers.get("task")
         self._report_message(
-            "task-rejected",
-            sender,
-            message,
-            task_id=str(task_id),
-            name=headers.get("task"),
-            error=error,
+            "task-rejected", consumer, message, task_id=str(task_id), name=name, error=error
         )
 
     def _report_message(
@@ -128,32 +128,29 @@ class WorkerCapture:
         message: Any,
         *,
         task_id: str,
-        name: str | None,
+        name: object,
         error: str | None,
     ) -> None:
-        try:
-            headers = message.headers if isinstance(message.headers, dict) else {}
-            where = message.delivery_info or {}
-            now = self.observer.now()
-            self.recorder.job(
-                now,
-                Job(
-                    external_id=cut(task_id, ID_LIMIT),
-                    name=cut(str(name or "unknown"), NAME_LIMIT),
-                    state=STATE_OF[celery_event],
-                    queue=queue_name(where.get("routing_key")),
-                    previous_state="queued",
-                    worker_id=cut(str(consumer.hostname), ID_LIMIT),
-                    attempt=(headers.get("retries") or 0) + 1,
-                    error=error,
-                    completed_at=moment(now),
-                    parent_id=as_id(headers.get("parent_id")),
-                    root_id=as_id(headers.get("root_id")),
-                    extensions={"celeryEvent": celery_event},
-                ),
-            )
-        except Exception as fault:  # noqa: BLE001  rule 1
-            self.recorder.notices.fault(f"capture of {celery_event}", fault)
+        headers = _headers(message)
+        where = message.delivery_info or {}
+        now = self.observer.now()
+        self.recorder.job(
+            now,
+            Job(
+                external_id=cut(task_id, ID_LIMIT),
+                name=cut(str(name or "unknown"), NAME_LIMIT),
+                state=STATE_OF[celery_event],
+                queue=queue_name(where.get("routing_key")),
+                previous_state="queued",
+                worker_id=cut(str(consumer.hostname), ID_LIMIT),
+                attempt=(headers.get("retries") or 0) + 1,
+                error=error,
+                completed_at=moment(now),
+                parent_id=as_id(headers.get("parent_id")),
+                root_id=as_id(headers.get("root_id")),
+                extensions={"celeryEvent": celery_event},
+            ),
+        )
 
     # Called by the steps.
 
@@ -178,6 +175,8 @@ class WorkerCapture:
 
     def consumer_started(self, consumer: Any) -> None:
         """The tasks' strategies exist, and no message has come yet."""
+        if not isinstance(consumer.update_strategies, _HookingFirst):  # it may start again
+            consumer.update_strategies = _HookingFirst(self, consumer)
         changed = self.observer.hook_tasks(consumer.app.tasks)
         dispatcher = consumer.event_dispatcher
         if dispatcher is None or not dispatcher.enabled:
@@ -201,6 +200,26 @@ def _pool_module(pool: Any) -> str:
         if package == "celery.concurrency":
             return str(module)
     return getattr(pool, "__name__", str(pool))
+
+
+def _headers(message: Any) -> dict[str, Any]:
+    return message.headers if isinstance(message.headers, dict) else {}
+
+
+class _HookingFirst:
+    """`consumer.update_strategies` for tasks that came since: `pool_restart` loads modules."""
+
+    def __init__(self, capture: WorkerCapture, consumer: Any) -> None:
+        self._capture = capture
+        self._app = consumer.app
+        self._update_strategies = consumer.update_strategies
+
+    def __call__(self) -> None:
+        _guarded(self._capture, "the hooks of late tasks", self._hook)
+        self._update_strategies()
+
+    def _hook(self) -> None:
+        self._capture.observer.hook_tasks(self._app.tasks)
 
 
 class SilentDispatcher:
@@ -278,6 +297,8 @@ def _consumer_step(capture: WorkerCapture) -> type[bootsteps.StartStopStep]:
             # Not `call_repeatedly`: in a green pool it gives a greenlet back, and to cancel
             # that one after its first run cancels nothing.
             if time == self._speaking:
+                # Which it was at the start, unless no thread was to be had.
+                _guarded(capture, "the start of the sender", capture.process.start_sender)
                 capture.recorder.notices.log()
                 timer.call_after(_SPEAK_EVERY, self._speak, (timer, time))
 

@@ -156,4 +156,4 @@ class Fleet:
     def assert_quiet(self) -> None:
         """A kind of line is said once a minute at most, and there are a few."""
         for pool, lines in self.said().items():
-            assert len(lines) <= LINES_A_MINUTE, pool
+            assert len(lines) < LINES_A_MINUTE, pool

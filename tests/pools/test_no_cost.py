@@ -8,7 +8,7 @@ import pytest
 
 from tests.harness import CeleryEvents, client_app, wait_for
 from tests.pools.run import sender
-from tests.pools.waiting import FAST, PLAIN, wait_lives, wait_told, workers
+from tests.pools.waiting import FAILS, FAST, PLAIN, wait_lives, wait_told, workers
 
 pytestmark = pytest.mark.pool
 
@@ -168,3 +168,26 @@ def test_the_event_exchange_of_rabbitmq_hears_nothing(pool, rabbitmq_broker, sta
         assert worker.stop().code == 0
         tap.settle()
     assert [kind for kind in tap.types() if kind != "tap-marker"] == []
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("rabbitmq", marks=pytest.mark.rabbitmq),
+    ],
+)
+def test_no_task_event_is_published_by_a_worker_as_most_people_start_it(
+    pool, kind, request, start_worker, ingest
+):
+    """With gossip, mingle and heartbeats, for which Celery's dispatcher is there and enabled."""
+    broker = request.getfixturevalue(f"{kind}_broker")
+    with CeleryEvents(broker.url) as tap, client_app(broker.url) as app:
+        worker = start_worker(broker, pool=pool, ingest_url=ingest.url, extra=FAST)
+        tasks = {app.send_task("basic.no_result").id: PLAIN, app.send_task("basic.fail").id: FAILS}
+        tasks[app.send_task("basic.sends_others", (3,), ignore_result=True).id] = PLAIN
+        wait_lives(ingest, tasks)
+        wait_for(lambda: "worker-online" in tap.types(), 10, "the tap to hear the worker itself")
+        assert worker.stop().code == 0
+        tap.settle()
+    assert tap.types("task-") == []

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from urllib.request import urlopen
 
+import celery
 import pytest
 
 from tests.harness import CeleryEvents, client_app, environment, wait_for
@@ -38,7 +39,6 @@ def send_mix(app, task_names=tuple(MIX)):
     return {app.send_task(name).id: MIX[name] for name in task_names}
 
 
-@pytest.mark.parametrize("pool", ["prefork", "gevent"])
 def test_success_is_told_where_celery_has_no_event_dispatcher(
     pool, redis_broker, start_worker, client, ingest
 ):
@@ -46,7 +46,10 @@ def test_success_is_told_where_celery_has_no_event_dispatcher(
     wait_lives(ingest, send_mix(client(redis_broker)))
 
 
-@pytest.mark.parametrize(("pool", "quiet"), [("prefork", ()), ("gevent", QUIET)])
+@pytest.mark.parametrize(
+    ("pool", "quiet"),
+    [("prefork", ()), ("gevent", QUIET), ("eventlet", ()), ("threads", QUIET), ("solo", ())],
+)
 def test_celerys_own_events_are_the_same_beside_sluice(
     pool, quiet, redis_broker, start_worker, ingest
 ):
@@ -290,6 +293,49 @@ def test_autoscale(redis_broker, start_worker, spool_dir, client, ingest):
     wait_for(lambda: workers(ingest)[-1]["concurrency"] == 1, 10, "1 in a heartbeat")
     worker.stop()
     assert ring_files(spool_dir) == 0
+
+
+@pytest.mark.skipif(celery.VERSION < (5, 7), reason="the start method came with Celery 5.7")
+def test_children_that_are_spawned(redis_broker, start_worker, spool_dir, client, ingest):
+    """They have nothing of MAIN's: one that sends tasks tells of them itself, on a thread."""
+    worker = start_worker(
+        redis_broker,
+        pool="prefork",
+        concurrency=2,
+        ingest_url=ingest.url,
+        conf={"worker_pool_start_method": "spawn"},
+        extra=FAST,
+    )
+    app = client(redis_broker)
+    lives = send_mix(app, ("basic.ok", "basic.fail", "basic.ignored"))
+    parents = [app.send_task("basic.sends_others", (5,)).id for _ in range(4)]
+    wait_lives(ingest, lives | dict.fromkeys(parents, PLAIN), timeout=40)
+
+    def sent():
+        lines = timelines(ingest.events()).values()
+        return [line for line in lines if is_child(line, *parents)]
+
+    wait_for(lambda: len(sent()) >= 20, 10, "what the children sent")
+    wait_lives(ingest, {line.task_id: PLAIN for line in sent()}, sent=True)
+    assert worker.stop().code == 0
+    assert worker.matching("[sluice]") == []
+
+
+def test_tasks_of_modules_that_a_worker_loads_later(redis_broker, start_worker, client, ingest):
+    """`pool_restart` imports modules, whose tasks no worker knew when it started."""
+    worker = start_worker(
+        redis_broker,
+        pool="solo",
+        ingest_url=ingest.url,
+        conf={"worker_pool_restarts": True},
+        extra=FAST,
+    )
+    app = client(redis_broker)
+    wait_lives(ingest, {app.send_task("basic.ok").id: PLAIN})
+    app.control.broadcast("pool_restart", {"modules": ["tests.pools.apps.later"]})
+    worker.wait_line("tests.pools.apps.later is here", 20)
+    wait_lives(ingest, {app.send_task("later.ok").id: PLAIN})
+    assert worker.stop().code == 0
 
 
 def test_a_new_child_for_every_task(redis_broker, start_worker, spool_dir, client, ingest):

@@ -11,7 +11,7 @@ from tests.harness import API_KEY, QUIET, Worker, wait_for
 from tests.pools.timeline import Timeline, subject, timelines, what
 from tests.pools.waiting import FAST, PLAIN, wait_lives, workers
 
-pytestmark = [pytest.mark.pool, pytest.mark.redis, pytest.mark.alone]
+pytestmark = [pytest.mark.pool, pytest.mark.redis]
 
 SHUTDOWN_TIMEOUT = 2.0
 #: A machine of two cores that is busy elsewhere: what may come on top, in seconds.
@@ -98,6 +98,7 @@ def assert_ended_alike(sides):
         assert side.seconds <= without.seconds + SHUTDOWN_TIMEOUT + SLACK, state
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet", "threads", "solo"])
 def test_term_to_exit_takes_no_longer_than_promised(pool, side_by_side, ingest):
     """And what was captured before the end arrives, as does the end itself."""
@@ -115,6 +116,7 @@ def test_term_to_exit_takes_no_longer_than_promised(pool, side_by_side, ingest):
         assert "[sluice] " in line
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet"])
 @pytest.mark.parametrize(
     "signals", [(signal.SIGQUIT,), (signal.SIGINT, signal.SIGINT)], ids=["SIGQUIT", "SIGINT twice"]

@@ -163,6 +163,8 @@ def test_events_leave_while_the_hub_is_full(probe: Any) -> None:
     result = probe("1.5", "--busy")
     assert result.report["delivered"] > 0
     assert result.report["faults"] == 0
+    assert result.report["longest_gap"] < LONGEST_GAP
+    assert result.report["ticks"] > 20
 
 
 def test_events_leave_while_the_hub_is_blocked(probe: Any) -> None:

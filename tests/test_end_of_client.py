@@ -1,0 +1,101 @@
+"""`shutdown()` and the end of a process: once, in time, and nothing begins anew after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import textwrap
+
+import pytest
+
+from sluice.testing import Answer, IngestServer
+from tests.doubles import run_python
+
+HEADER = """
+import json, os, signal, threading, time
+import celery, sluice
+sluice.init(flush_interval=0.05)
+app = celery.Celery(broker="memory://")
+@app.task
+def task(): pass
+client = sluice._client
+def say(*report): print(json.dumps(report), flush=True)
+"""
+
+
+@pytest.fixture
+def script(ingest: IngestServer, spool_dir: os.PathLike[str]):
+    def run(code: str) -> list[object]:
+        env = {"SLUICE_API_URL": ingest.url, "SLUICE_SPOOL_DIR": str(spool_dir)}
+        done = run_python(HEADER + textwrap.dedent(code), **env)
+        assert "Error" not in done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_two_threads_may_end_it_at_once(script):
+    """Whatever its bell's descriptors have become by then is somebody else's."""
+    found = script(
+        """
+        task.delay()
+        found, together = [], threading.Barrier(8)
+        closed = []
+        close = os.close
+        os.close = lambda number: (closed.append(number), close(number))
+        def end():
+            together.wait()
+            try: found.append(sluice.shutdown(5))
+            except BaseException as error: found.append(repr(error))
+        threads = [threading.Thread(target=end) for _ in range(8)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        say(found, len(closed))
+        """
+    )
+    assert found == [[True] * 8, 2]
+
+
+def test_a_signal_handler_may_end_it_in_the_middle_of_its_end(script, ingest):
+    ingest.answer = Answer(fault="hang")
+    found = script(
+        """
+        task.delay()
+        time.sleep(0.5)
+        inner = []
+        signal.signal(signal.SIGALRM, lambda *_: inner.append(sluice.shutdown(0.2)))
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        say(sluice.shutdown(1.0), inner)
+        """
+    )
+    assert found == [False, [False]]
+
+
+def test_a_heartbeat_after_the_end_begins_nothing_anew(script, ingest, spool_dir):
+    """A worker that ends the hard way says no goodbye, and the API hangs meanwhile."""
+    ingest.answer = Answer(fault="hang")
+    found = script(
+        """
+        from types import SimpleNamespace as Some
+        from sluice.capture.heartbeat import Heartbeat
+        queues = Some(consume_from={"celery": 1})
+        worker = Some(app=Some(amqp=Some(queues=queues)), hostname="w@h", pool=None, concurrency=1)
+        heartbeat = Heartbeat(client.recorder, worker, "prefork", keep_sign=client.keep_sign)
+        client.begin_worker(forks=True)
+        client.at_every_turn(heartbeat.beat)
+        client.start_sender()
+        heartbeat.online()
+        time.sleep(0.5)
+        delivery = client._delivery
+        client._end(0.3)
+        heartbeat._due = 0.0
+        for _ in range(20):
+            delivery._do_chores()
+            heartbeat.beat()
+            time.sleep(0.02)
+        say(client.recorder.ring is None, client._delivery is None)
+        os._exit(0)
+        """
+    )
+    assert found == [True, True]
+    assert [name for name in os.listdir(spool_dir) if not name.endswith(".ring")] == []
