@@ -170,12 +170,14 @@ class Client:
         self._chores.append(chore)
 
     def start_sender(self) -> None:
-        """Start the sender of this process, if it has none.
+        """Start the sender of this process, if it has none; else see that it is well.
 
         Its imports happen here in a worker and in a patched process, and on its own thread
         elsewhere: a web request does not wait for them.
         """
         ring, bell, relay = self.recorder.ring, self.recorder.bell, self._relay
+        if self._delivery is not None:
+            self._delivery.look_after()
         if self._delivery is not None or ring is None or bell is None or relay is None:
             return
         now = self._concurrency = detect.detect()

@@ -28,6 +28,8 @@ from sluice.sender import Sender
 
 #: Of the time that is left for the end, how much the sender may use; the rest is for its goodbye.
 _SHARE_OF_THE_END: Final = 0.95
+#: Seconds beyond the longest request after which a sender that has not moved is told of.
+_STANDS_STILL: Final = 60.0
 #: Seconds that the sender has for its chores, when it is rung for, before another does them.
 _HAS_TIME: Final = 0.02
 _NOT_AFFECTED: Final = "Monitoring is inactive, the worker is not affected"
@@ -86,7 +88,7 @@ class Delivery:
         self._forks = forks
         self._helps = False
         self._turn: list[None] = [None]
-        self._chores_at = time.monotonic()
+        self._chores_at = self._moved_at = time.monotonic()
         self._sleep: Callable[[float], None] = time.sleep
         self._sender: Sender | None = None
         self._deliverer: Deliverer | None = None
@@ -139,6 +141,7 @@ class Delivery:
     def _do_chores(self) -> None:
         if self._is_over:
             return  # who waited for the end has gone on, and taken away what chores need
+        self._moved_at = time.monotonic()
         if not self._helps and self._forks():
             self._start_helper(self._native())
         self._take_turn()
@@ -215,6 +218,20 @@ class Delivery:
             self._told = told
 
     # For the application's threads.
+
+    def look_after(self) -> None:
+        """Say so if the sender's thread stands still, which nothing of ours makes it do.
+
+        In an eventlet process the collector of garbage can run a finaliser there that waits
+        for a green lock, and that is for ever.
+        """
+        still = time.monotonic() - self._moved_at - sum(self._settings.request_timeout)
+        if still > _STANDS_STILL and not self.finished and self._sender is not None:
+            text = message(
+                "The sender's thread stands still, and no event is delivered",
+                "The worker is not affected; a restart delivers what waits in the buffer",
+            )
+            self._notices.add("stands still", text, once=False)
 
     def close_inherited(self) -> None:
         """In a child that was forked beside this: close what it must not keep open."""

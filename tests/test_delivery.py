@@ -286,6 +286,34 @@ def test_a_helper_that_fails_says_so_and_goes_on(rig, server):
     assert one.end(0.5) < 5
 
 
+def test_a_sender_that_stands_still_is_told_of(rig, server, monkeypatch):
+    """A finaliser that waits for a green lock, say, which only its own hub could give."""
+    monkeypatch.setattr("sluice.delivery._STANDS_STILL", 0.1)
+    stuck, free = threading.Event(), threading.Event()
+
+    def chores() -> None:
+        stuck.set()
+        free.wait(60)
+
+    one = rig(server.url, chores=chores, flush_interval=0.05, request_timeout=(0.1, 0.1))
+    one.delivery.look_after()  # one that has not begun is not slow
+    one.thread.start()
+    assert stuck.wait(10)
+    assert one.told == []
+
+    def told() -> bool:
+        one.delivery.look_after()
+        return bool(one.told)
+
+    wait_for(told, 10)
+    for _ in range(5):
+        one.delivery.look_after()
+    (line,) = one.told
+    assert "stands still" in line
+    free.set()
+    one.end(5)
+
+
 def test_an_event_that_is_refused_is_no_lasting_trouble(rig, server):
     server.answer = Answer(status=400)
     one = rig(server.url, flush_interval=0.05)
