@@ -91,7 +91,7 @@ class Fleet:
             found.update(self.stats())
             return not any(stats["pending"] for stats in found.values())
 
-        wait_for(idle, 30, "every worker to be idle")
+        wait_for(idle, 60, "every worker to be idle")
         return found
 
     def wait_for_a_try(self, since: dict[str, dict[str, Any]] | None = None) -> None:
@@ -102,7 +102,7 @@ class Fleet:
             now = self.stats()
             return all(now[pool]["requests"] > before[pool]["requests"] for pool in before)
 
-        wait_for(all_tried, 30, "every worker to have tried")
+        wait_for(all_tried, 60, "every worker to have tried")
 
     def end(self, *, failures: bool = False) -> None:
         """Stop all workers at once, each of which must end well, with no error but of a task."""
