@@ -300,8 +300,8 @@ def test_what_lies_beside_no_ring_goes_when_there_is_no_room(folder, three):
     held = [folder.create() for _ in range(3)]
     stem = folder.spool.path_of(held[0]).with_suffix("").name[:-1]
     kept, left = [], []
-    for number, ending in enumerate(("alive", "new", "making")):
-        old = folder.path / f"{stem}{number}.{ending}"
+    for digit, ending in zip("024", ("alive", "new", "making"), strict=True):  # no ring is even
+        old = folder.path / f"{stem}{digit}.{ending}"
         old.write_bytes(b"{}")
         os.utime(old, (1, 1))
         left.append(old)
