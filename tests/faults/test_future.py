@@ -35,7 +35,9 @@ def test_what_a_future_celery_tells_more_and_less(start_fleet, ingest):
         assert warmed["job"]["extensions"]["degrees"] == 3
         assert succeeded["job"]["state"] == "completed"
     for task_id in failing:
-        assert told(task_id)[-1]["job"]["error"] == "ValueError: it broke"
+        failed = told(task_id)[-1]["job"]
+        assert failed["error"] == "it broke"
+        assert failed["extensions"]["exceptionClass"] == "ValueError"
     assert not any(b"canary" in request.body for request in ingest.requests)
     for pool, stats in fleet.stats().items():
         assert (stats["faults"], stats["dropped_by"]) == (0, {}), pool
