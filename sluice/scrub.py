@@ -33,6 +33,9 @@ _MARGIN: Final = 4096
 _LONGEST_TEXT: Final = 1 << 20
 #: Where the next link in a chain of exceptions begins.
 _NEXT_LINK: Final = re.compile(r"\n\n(?:During handling|The above exc)")
+#: A frame.  A "file" in angle brackets is text that was compiled, and one without the name of
+#: a function is a SyntaxError's: what stands under them can be an argument.
+_FRAME: Final = re.compile(r'  File "[^<].*", line \d+, in ')
 #: Fields of an event that carry a task's data under whatever name Celery knows it.
 _DATA_FIELDS: Final = frozenset(
     "args argsrepr kwargs kwargsrepr result retval return_value body payload headers"
@@ -109,10 +112,7 @@ def _frames_marked(text: str) -> Iterator[tuple[bool, str]]:
     """The lines of a traceback, and of each whether it shows a file or its source."""
     in_frame = False
     for line in text.split("\n"):
-        # A "file" in angle brackets is text that was compiled, and can be an argument.
-        in_frame = (line.startswith('  File "') and not line.startswith('  File "<')) or (
-            in_frame and line.startswith("    ")
-        )
+        in_frame = bool(_FRAME.match(line)) or (in_frame and line.startswith("    "))
         yield in_frame, line
 
 
