@@ -191,6 +191,11 @@ def _session(requests: Any, url: str, settings: Settings) -> Any:
     """A session that asks the environment once, and never a ``.netrc`` for credentials."""
     session = requests.Session()
     session.trust_env = False
+    # Of a redirect that is not followed, `requests` reads the body whole, and decodes it.
+    session.get_redirect_target = lambda _: None
+    # A balancer that names a new cookie in every answer would have them all sent back.
+    keep_none = requests.compat.cookielib.DefaultCookiePolicy(allowed_domains=[])
+    session.cookies.set_policy(keep_none)
     session.proxies = requests.utils.get_environ_proxies(url)
     session.verify = (
         os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True

@@ -69,7 +69,12 @@ def error_text(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
     if len(text) > _LONGEST_TEXT:
         return WITHHELD
     text = arguments.remove_from(_without_retry_arguments(text))
-    return cut(redact(_encodable(text[: ERROR_LIMIT + _MARGIN])), ERROR_LIMIT)
+    return _storable(cut(redact(_encodable(text[: ERROR_LIMIT + _MARGIN])), ERROR_LIMIT))
+
+
+def _storable(text: str) -> str:
+    """`text` without the character 0, which the databases of many an API refuse."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _encodable(text: str) -> str:
@@ -105,7 +110,7 @@ def stacktrace(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
         redact("\n".join(line for _, line in lines), code=in_frame)
         for in_frame, lines in groupby(_frames_marked(text), key=itemgetter(0))
     ]
-    return cut_front("\n".join(parts), STACKTRACE_LIMIT)
+    return _storable(cut_front("\n".join(parts), STACKTRACE_LIMIT))
 
 
 def _frames_marked(text: str) -> Iterator[tuple[bool, str]]:

@@ -307,8 +307,8 @@ def _consumer_step(capture: WorkerCapture) -> type[bootsteps.StartStopStep]:
             # that one after its first run cancels nothing.
             if time == self._speaking:
                 # Which it was at the start, unless no thread was to be had.
+                timer.call_after(_SPEAK_EVERY, self._speak, (timer, time))
                 _guarded(capture, "the start of the sender", capture.process.start_sender)
                 capture.recorder.notices.log()
-                timer.call_after(_SPEAK_EVERY, self._speak, (timer, time))
 
     return SluiceConsumerStep
