@@ -78,10 +78,11 @@ class Native:
     time: Any
     select: Any
     socket: Any
+    logging: Any
     is_island: bool = False
 
 
-_NAMES: Final = ("requests", "tenacity", "threading", "time", "select", "socket")
+_NAMES: Final = ("requests", "tenacity", "threading", "time", "select", "socket", "logging")
 
 
 def load(concurrency: Concurrency) -> Native:
