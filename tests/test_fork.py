@@ -232,6 +232,29 @@ def test_any_other_forked_process_sends_for_itself(script, ingest: IngestServer)
     assert len({event["job"]["extensions"]["eventId"][:16] for event in ingest.events()}) == 2
 
 
+def test_a_process_that_was_forked_behind_pythons_back_sends_for_itself(
+    script, ingest: IngestServer
+) -> None:
+    """uWSGI forks its workers without the hooks of `os.fork`."""
+    output = script(
+        """
+        import ctypes
+        task.delay()
+        print(sluice.flush(5))
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:
+            for _ in range(3): task.delay()
+            print(sluice.flush(5), client.stats().captured, flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        task.delay()
+        print(sluice.flush(5), client.stats().captured)
+        """
+    )
+    assert output == ["True", "True", "3", "True", "2"]
+    assert sent_by(ingest) == 5
+
+
 def test_a_child_of_a_prefork_child_sends_for_itself(script, ingest: IngestServer) -> None:
     output = script(
         """
