@@ -6,7 +6,8 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from sluice.capture.request import TaskObserver, hooked
+from sluice.capture.hook import hooked
+from sluice.capture.request import TaskObserver
 from sluice.notices import Notices
 from sluice.recorder import Recorder
 from sluice.ring import Ring

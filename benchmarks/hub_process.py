@@ -31,7 +31,8 @@ def process(library: str, kind: str, rate: int, seconds: float) -> None:
     received: Any = id
     if kind == "sluice":
         import sluice
-        from sluice.capture.request import TaskObserver, hooked
+        from sluice.capture.hook import hooked
+        from sluice.capture.request import TaskObserver
 
         sluice.init()
         client = sluice._client

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Final
@@ -31,6 +31,8 @@ _END: Final = 16
 _MOST_NODES: Final = 50_000
 #: Values times characters that are searched.
 _MOST_WORK: Final = 1 << 28
+#: Forms of a value, of which there are up to twenty, and mostly these.
+_FORMS: Final = 5
 #: Characters that could be searched in the time that it takes to begin.
 _WORK_OF_A_LOOK: Final = 64
 
@@ -88,10 +90,16 @@ class Arguments:
             seen = {lowered[at : at + _SHORTEST] for at in range(len(lowered) - _SHORTEST + 1)}
         if not self._complete or (seen is None and len(text) * len(leaves) > _MOST_WORK):
             return Values(None)
+        here = [
+            leaf
+            for leaf in leaves
+            if seen is None or not isinstance(leaf, str) or _may_be_seen(leaf, seen)
+        ]
+        if len(here) * _FORMS * len(text) > _MOST_WORK:
+            return Values(None)
         found: set[str] = set(self._reprs)
-        for leaf in leaves:
-            if seen is None or not isinstance(leaf, str) or _may_be_seen(leaf, seen):
-                found.update(_printed(leaf))
+        for leaf in here:
+            found.update(_printed(leaf))
         return Values(found)
 
 
@@ -147,24 +155,42 @@ class Values:
         for value in self._values:
             if value in text:
                 text = text.replace(value, found)
+        # Parts only when nothing is whole any more: they would leave the rest of another form,
+        # or of another value, which nobody knows by then.
+        return _without(text, self._parts(text), found).replace(found, REPLACEMENT)
+
+    def _parts(self, text: str) -> list[tuple[int, int]]:
+        """What is left in `text` of long values that were cut off somewhere: from, to.
+
+        Python itself shows 200 characters of what `int()` did not like, libraries as many as
+        they please: from where the beginning or end of a value is, as far as the two agree.
+        """
+        spans: list[tuple[int, int]] = []
+        backwards, size = text[::-1], len(text)
+        for value in self._values:
             if len(value) > 2 * _END:
-                text = _without_parts(text, value, found)
-                text = _without_parts(text[::-1], value[::-1], found)[::-1]
-        return text.replace(found, REPLACEMENT)
+                spans += _spans(text, value)
+                spans += [(size - to, size - at) for at, to in _spans(backwards, value[::-1])]
+        return spans
 
 
-def _without_parts(text: str, value: str, found: str) -> str:
-    """`text` without what is left of a long value that was cut off somewhere.
+def _spans(text: str, value: str) -> Iterator[tuple[int, int]]:
+    """Wherever `text` has the beginning of `value`, as far as the two agree."""
+    at = text.find(value[:_END])
+    while at >= 0:
+        to = at + _common_length(text, at, value)
+        yield at, to
+        at = text.find(value[:_END], to)
 
-    Python itself shows 200 characters of what `int()` did not like, libraries as many as
-    they please: from where the beginning of `value` is, as far as the two agree.
-    """
-    beginning = value[:_END]
+
+def _without(text: str, spans: list[tuple[int, int]], mark: str) -> str:
+    """`text` with a mark for each run of spans, which may lie over each other."""
     kept: list[str] = []
     position = 0
-    while (at := text.find(beginning, position)) >= 0:
-        kept += text[position:at], found
-        position = at + _common_length(text, at, value)
+    for at, to in sorted(spans):
+        if at >= position:
+            kept += text[position:at], mark
+        position = max(position, to)
     kept.append(text[position:])
     return "".join(kept)
 

@@ -13,31 +13,27 @@ from __future__ import annotations
 
 import os
 import posix  # eventlet replaces open, read and write in `os`: these never touch a hub
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 _IDLE_READ: Final = 4096
+_STANDARD_ERROR: Final = 2
 
 
 class Bell:
     """A pipe between whoever captures and the one sender that reads."""
 
     def __init__(self) -> None:
-        self._read_end, self._write_end = os.pipe()
+        with above_standard():
+            self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._read_end, False)
         os.set_blocking(self._write_end, False)
-        self._identity = self._identify()
-
-    def _identify(self) -> tuple[int, int] | None:
-        try:
-            facts = posix.fstat(self._write_end)
-        except OSError:
-            return None
-        return facts.st_dev, facts.st_ino
+        self._identity = _identify(self._write_end)
 
     def ring(self) -> None:
         """Wake the sender, now or at its next wait."""
-        if self._identify() == self._identity:
+        if _identify(self._write_end) == self._identity:
             try:
                 posix.write(self._write_end, b"\0")
             except OSError:
@@ -51,7 +47,12 @@ class Bell:
         poll = select.poll()
         poll.register(self._read_end, select.POLLIN)
 
+        nothing = select.poll()
+
         def wait(seconds: float) -> bool:
+            if _identify(self._read_end) != self._identity:  # somebody closed it: time remains
+                nothing.poll(max(0.0, seconds) * 1000)
+                return False
             if not poll.poll(max(0.0, seconds) * 1000):
                 return False
             try:
@@ -66,9 +67,43 @@ class Bell:
         """A function that waits as `wait` does, says whether it was rung, and takes nothing."""
         poll = select.poll()
         poll.register(self._read_end, select.POLLIN)
-        return lambda seconds: bool(poll.poll(seconds * 1000))
+        nothing = select.poll()
+
+        def watch(seconds: float) -> bool:
+            ours = _identify(self._read_end) == self._identity
+            return bool((poll if ours else nothing).poll(seconds * 1000))
+
+        return watch
 
     def close(self) -> None:
         """Close both ends."""
         os.close(self._read_end)
         os.close(self._write_end)
+
+
+def _identify(descriptor: int) -> tuple[int, int] | None:
+    """Which file it is; both ends of a pipe are the same."""
+    try:
+        facts = posix.fstat(descriptor)
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+@contextmanager
+def above_standard() -> Iterator[None]:
+    """Descriptors that are made meanwhile are not those of standard input, output and error.
+
+    A daemon may have closed them, and a library that complains to number 2 would write
+    into whatever has it.
+    """
+    taken: list[int] = []
+    try:
+        with suppress(OSError):
+            while not taken or taken[-1] <= _STANDARD_ERROR:
+                taken.append(posix.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+            posix.close(taken.pop())
+        yield
+    finally:
+        for descriptor in taken:
+            posix.close(descriptor)

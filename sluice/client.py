@@ -51,7 +51,9 @@ CHILD_RING: Final = 512 * 1024
 #: Seconds: a fork for imports on the sender's thread, an event for another thread's opening.
 _LONGEST_IMPORT: Final = 5.0
 _LONGEST_OPENING: Final = 0.1
-_LIMITS: Final = "look at the limits of threads and processes"
+_LONGEST_WAIT: Final = 1e9
+#: Seconds until a thread that was refused is asked for again.
+_AGAIN_AFTER: Final = 5.0
 
 
 class Client:
@@ -61,7 +63,7 @@ class Client:
         self.settings: Final = settings
         self.notices: Final = notices
         self.recorder: Final = Recorder(
-            settings.connection_id, settings.environment, self.notices, self._open
+            settings.connection_id, settings.environment, self.notices, self._open, self._serve
         )
         folder = Path(settings.spool_dir) if settings.spool_dir else None
         self._spool: Final = Spool(folder, settings.connection_id, self._say_of_spool)
@@ -73,7 +75,7 @@ class Client:
 
     def _begin_process(self) -> None:
         """What is true of a process that has captured nothing yet; also after a fork."""
-        self._pid = os.getpid()
+        self._pid = self.recorder.pid = os.getpid()
         self.recorder.ring = self.recorder.bell = None
         self.recorder.missed = 0
         self._spool.forget()
@@ -84,9 +86,11 @@ class Client:
         self._delivery: Delivery | None = None
         self._transport: Transport | None = None
         self._importing = False
-        self._was_refused = False
+        self._was_refused = self.recorder.unserved = False
+        self._again_at = 0.0
         self._ending: list[None] = [None]
         self._exit_deadline = inf
+        self._captured_at_exit = 0
         self._last_stats = Stats()
         self._chores.clear()
 
@@ -144,6 +148,7 @@ class Client:
     def _open_ring(self) -> None:
         if not self.settings.spool_dir:
             self._spool.folder = default_folder()  # of who this process runs as by now
+        bell = Bell()
         ring = self._spool.create(self.settings.buffer_bytes, writer_pid=self._pid)
         self._relay = Relay(ring, self._spool.discard)
         self._orphans = Orphans(
@@ -154,7 +159,7 @@ class Client:
             delivers=self._can_deliver,
         )
         self._ending = [None]  # taken by who ends
-        self.recorder.bell = Bell()
+        self.recorder.bell = bell
         self.recorder.ring = ring
 
     def begin_worker(self, *, forks: bool) -> None:
@@ -198,18 +203,33 @@ class Client:
             lost=lambda: sum(self._lost.values()),
             forks=lambda: self._forks,
         )
-        try:
-            self._transport.start(self._delivery.run)
-        except RuntimeError as error:
-            self._importing = False
-            if "shutdown" not in str(error):  # the interpreter's end, which has no threads
-                self._delivery, self._was_refused = None, True
-                text = message(
-                    f"No thread can be started ({error})",
-                    f"Events wait, and a worker tries again every few seconds; {_LIMITS}",
-                )
-                self.notices.add("no thread", text)
+        self.recorder.unserved = False
+        self._transport.start(self._delivery.run, self._refused)
         call_before_the_end(self._at_exit)  # before those of the libraries just imported
+
+    def _refused(self, error: Exception) -> None:
+        """No thread is to be had; may come later, from a hub's turn."""
+        self._importing = False
+        if "shutdown" in str(error):
+            return  # the interpreter's end, which has no threads
+        self._delivery, self._was_refused = None, True
+        self.recorder.unserved = True
+        self._again_at = time.monotonic() + _AGAIN_AFTER
+        text = message(
+            f"No thread can be started ({error})",
+            "Events wait, and it is tried again every few seconds;"
+            " look at the limits of threads, processes and descriptors",
+        )
+        self.notices.add("no thread", text)
+
+    def _serve(self) -> None:
+        """An event came, and nobody sends it: try again, now and then.  Never raises."""
+        try:
+            if time.monotonic() >= self._again_at:
+                self._again_at = time.monotonic() + _AGAIN_AFTER
+                self.start_sender()
+        except Exception as error:  # noqa: BLE001  rule 1
+            self.notices.fault("the start of the sender", error)
 
     def _sender_modules(self) -> native.Native:
         """The sender's modules; called on its thread, which imports them if nobody has."""
@@ -300,7 +320,7 @@ class Client:
 
         False: `timeout` seconds (`shutdown_timeout`) were too few.
         """
-        seconds = self.settings.shutdown_timeout if timeout is None else timeout
+        seconds = self._finite(timeout)
         ring, bell = self.recorder.ring, self.recorder.bell
         if ring is None or bell is None:
             return True
@@ -328,7 +348,12 @@ class Client:
         True if everything was delivered within `timeout` seconds (`shutdown_timeout`).
         """
         self.recorder.closed = True
-        return self._end(self.settings.shutdown_timeout if timeout is None else timeout)
+        return self._end(self._finite(timeout))
+
+    def _finite(self, timeout: float | None) -> float:
+        """Seconds that can be counted: infinity is a long time, and what is no number is none."""
+        seconds = self.settings.shutdown_timeout if timeout is None else timeout
+        return min(max(0.0, seconds), _LONGEST_WAIT)
 
     def _at_exit(self) -> None:
         try:
@@ -339,7 +364,11 @@ class Client:
             self.notices.log()
 
     def _time_to_end(self) -> float:
-        now = time.monotonic()
+        now, ring = time.monotonic(), self.recorder.ring
+        captured = ring.next_seq if ring is not None else 0
+        if now > self._exit_deadline and captured > self._captured_at_exit:
+            self._exit_deadline = inf  # a worker has ended here, and the process went on
+        self._captured_at_exit = captured
         self._exit_deadline = min(self._exit_deadline, now + self.settings.shutdown_timeout)
         return max(0.0, self._exit_deadline - now)
 

@@ -24,6 +24,9 @@ import time
 from math import inf
 from typing import Any, Final, Self
 
+#: Bytes of one header of a hint.
+_LONGEST_LINE: Final = 65536
+
 
 class Sockets:
     """The descriptors of the connections that were made."""
@@ -60,19 +63,34 @@ def _become_nothing(descriptor: int) -> None:
     os.close(nothing)
 
 
+def _in_time(response_class: Any) -> Any:
+    """The class of an answer that is there, whole, within its time."""
+
+    class Response(response_class):  # type: ignore[misc]
+        fp: Any
+
+        def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+            super().__init__(sock, *args, **kwargs)
+            self.fp = io.BufferedReader(_WithinTime(self.fp.detach(), sock))
+
+        def _read_status(self) -> Any:
+            """Read on over hints (103) that a proxy sends ahead; `http.client` knows 100."""
+            version, status, reason = super()._read_status()
+            while 102 <= status < 200:
+                while self.fp.readline(_LONGEST_LINE).strip():
+                    pass
+                version, status, reason = super()._read_status()
+            return version, status, reason
+
+    return Response
+
+
 def adapter(requests: Any, sockets: Sockets) -> Any:
     """An adapter of `requests` for one connection at a time; `sockets` hears of each."""
 
     def ours(pool_class: Any) -> Any:
-        class Response(pool_class.ConnectionCls.response_class):  # type: ignore[misc]
-            fp: Any
-
-            def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-                super().__init__(sock, *args, **kwargs)
-                self.fp = io.BufferedReader(_WithinTime(self.fp.detach(), sock))
-
         class Connection(pool_class.ConnectionCls):  # type: ignore[misc]
-            response_class = Response
+            response_class = _in_time(pool_class.ConnectionCls.response_class)
             debuglevel = 0  # whoever raises it for all would have our headers printed
 
             def set_debuglevel(self, level: int) -> None:

@@ -30,6 +30,10 @@ from sluice.sender import Sender
 _SHARE_OF_THE_END: Final = 0.95
 #: Seconds beyond the longest request after which a sender that has not moved is told of.
 _STANDS_STILL: Final = 60.0
+#: Seconds until a sender that could not begin does so again, and between looks at the end.
+_FIRST_RESTART: Final = 1.0
+_LONGEST_RESTART: Final = 60.0
+_LOOK: Final = 0.05
 #: Seconds that the sender has for its chores, when it is rung for, before another does them.
 _HAS_TIME: Final = 0.02
 _NOT_AFFECTED: Final = "Monitoring is inactive, the worker is not affected"
@@ -95,22 +99,38 @@ class Delivery:
         self._review: Review | None = None
         self._deadline = inf
         self._trouble: Verdict | None = None
+        self._broken = False
         self._told = False
         #: The thread has come to its end.
         self.finished = False
 
     def run(self) -> None:
         """Send until told to end.  Never raises."""
+        pause = _FIRST_RESTART
+        try:
+            while not self._runs_to_its_end():
+                self._broken = True
+                until = time.monotonic() + pause
+                while (left := until - time.monotonic()) > 0 and not self.is_ending:
+                    self._sleep(min(left, _LOOK))
+                if self.is_ending:
+                    return
+                pause = min(2 * pause, _LONGEST_RESTART)
+        finally:
+            self.finished = True
+
+    def _runs_to_its_end(self) -> bool:
+        """False: something was not to be had, a module's file without descriptors, say."""
         try:
             self._run()
         except BaseException as error:  # noqa: BLE001  rule 1
             self._notices.fault("the sender's thread", error)
-        finally:
-            self.finished = True
+            return False
+        return True
 
     def _run(self) -> None:
         native, before_send = self._native(), self._settings.before_send
-        self._sleep = native.time.sleep
+        self._sleep = native.time.sleep  # before, it is that of an unpatched process, or of none
         if before_send is not None:
             self._review = Review(before_send, self._notices)
         # The two need each other: delivering pauses the way the sender does.
@@ -134,6 +154,7 @@ class Delivery:
         )
         if self._deadline != inf:  # told to end before it began
             sender.end_by(self._deadline)
+        self._broken = False
         sender.run()
         self._take_turn()  # for good: nothing moves after the end
         deliverer.close()
@@ -260,8 +281,8 @@ class Delivery:
 
     @property
     def works(self) -> bool:
-        """False while the API refuses the key or is not where it should be."""
-        return self._trouble not in (Verdict.UNAUTHORIZED, Verdict.MISDIRECTED)
+        """False while the API refuses the key or is not there, or the sender cannot begin."""
+        return not self._broken and self._trouble not in (Verdict.UNAUTHORIZED, Verdict.MISDIRECTED)
 
     @property
     def is_ending(self) -> bool:

@@ -160,6 +160,18 @@ def utc(time: datetime | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
+def attempt_number(retries: object) -> int:
+    """Which attempt it is, from 1, by a count of retries that a message may have as anything."""
+    if isinstance(retries, float) and retries.is_integer():
+        retries = int(retries)
+    return retries + 1 if type(retries) is int and retries >= 0 else 1
+
+
+def retry_limit(most: object) -> int | None:
+    """A task's `max_retries`, where that is a number of retries; None where it is no limit."""
+    return most if type(most) is int and most >= 0 else None
+
+
 def queue_name(routing_key: object) -> str | None:
     """The queue that a routing key leads to.
 

@@ -34,6 +34,28 @@ _NO_BUNDLE: Final = "CA certificate bundle, invalid path"
 _ANSWER_READ: Final = 64 * 1024
 
 
+#: Loggers of urllib3 and what it uses that say something of a request.
+_TALKATIVE: Final = (
+    *("urllib3.connection", "urllib3.connectionpool", "urllib3.poolmanager", "urllib3.response"),
+    *("urllib3.util.retry", "urllib3.util.ssl_", "urllib3.contrib.socks"),
+)
+
+
+class _Silence:
+    """A filter for the loggers of the libraries, which are the application's, too.
+
+    What they say on the sender's thread is not logged: a handler can take its time there, hold
+    a lock at a fork, or send a task, and so the next event.
+    """
+
+    def __init__(self, thread: int) -> None:
+        self._thread = thread
+
+    def filter(self, record: Any) -> bool:
+        """Whether somebody else's request is told of."""
+        return bool(record.thread != self._thread)
+
+
 class Verdict(Enum):
     """What the sender should do with a batch."""
 
@@ -131,6 +153,10 @@ class Deliverer:
         self._session = _session(native.requests, self._url, settings)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, adapter(native.requests, self.sockets))
+        self._silence = _Silence(native.threading.get_ident())
+        self._loggers = [native.logging.getLogger(name) for name in _TALKATIVE]
+        for logger in self._loggers:
+            logger.addFilter(self._silence)
         self._failures = (native.requests.RequestException, OSError, ValueError)
         tenacity = native.tenacity
         self._jitter = tenacity.wait_random_exponential(
@@ -150,8 +176,10 @@ class Deliverer:
         return outcome
 
     def close(self) -> None:
-        """Close the session's connections."""
+        """Close the session's connections, and leave the libraries' loggers as they were."""
         self._session.close()
+        for logger in self._loggers:
+            logger.removeFilter(self._silence)
 
     def _seconds_until_next_try(self, state: Any) -> float:
         outcome: Outcome = state.outcome.result()
@@ -191,6 +219,11 @@ def _session(requests: Any, url: str, settings: Settings) -> Any:
     """A session that asks the environment once, and never a ``.netrc`` for credentials."""
     session = requests.Session()
     session.trust_env = False
+    # Of a redirect that is not followed, `requests` reads the body whole, and decodes it.
+    session.get_redirect_target = lambda _: None
+    # A balancer that names a new cookie in every answer would have them all sent back.
+    keep_none = requests.compat.cookielib.DefaultCookiePolicy(allowed_domains=[])
+    session.cookies.set_policy(keep_none)
     session.proxies = requests.utils.get_environ_proxies(url)
     session.verify = (
         os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True

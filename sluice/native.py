@@ -57,7 +57,7 @@ from sluice.detect import Concurrency
 _COPIED: Final = (
     *("_thread", "asyncio", "concurrent", "email", "http", "logging", "queue", "select"),
     *("selectors", "socket", "ssl", "tempfile", "threading", "time", "urllib"),
-    *("requests", "tenacity", "urllib3"),
+    *("requests", "socks", "tenacity", "urllib3"),
 )
 _PREFIXES: Final = tuple(f"{name}." for name in _COPIED)
 #: Not found while the copies load: tenacity would import tornado where it is installed,
@@ -78,10 +78,11 @@ class Native:
     time: Any
     select: Any
     socket: Any
+    logging: Any
     is_island: bool = False
 
 
-_NAMES: Final = ("requests", "tenacity", "threading", "time", "select", "socket")
+_NAMES: Final = ("requests", "tenacity", "threading", "time", "select", "socket", "logging")
 
 
 def load(concurrency: Concurrency) -> Native:

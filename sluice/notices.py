@@ -103,7 +103,10 @@ class Notices:
                 level, text = self._waiting.popleft()
             except IndexError:
                 return  # another thread was quicker
-            logger.log(level, "%s", text)
+            try:
+                logger.log(level, "%s", text)
+            except Exception:  # noqa: BLE001  a filter or handler of the application's
+                self.faults += 1
 
 
 def _somebody_listens() -> bool:

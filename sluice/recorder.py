@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from os import getpid
 from typing import Final, TypeVar
 
 from sluice.bell import Bell
@@ -29,15 +30,21 @@ class Recorder:
         environment: str | None,
         notices: Notices,
         open_ring: Callable[[], None],
+        serve: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection_id: Final = connection_id
         #: A tag that every event carries.
         self.environment: Final = environment
         self._open_ring = open_ring
+        self._serve = serve
         self.notices: Final = notices
         #: Set by the client, which also takes them away at a fork.
         self.ring: Ring | None = None
         self.bell: Bell | None = None
+        #: The process whose ring it is: uWSGI forks without telling Python.
+        self.pid = getpid()
+        #: There is a ring, and nobody sends from it: `serve` is asked to, with each event.
+        self.unserved = False
         #: After `shutdown()` events are ignored.
         self.closed = False
         #: Events that came while there was no ring and none could be had.
@@ -49,9 +56,11 @@ class Recorder:
         self.worker: Final[Callable[[float, Worker], None]] = partial(self._record, encode_worker)
 
     def _record(self, encode: Callable[[str, float, _T], bytes], at: float, what: _T) -> None:
-        ring = self.ring or self._ring_now()
-        if ring is None:
-            return
+        ring = self.ring
+        if ring is None or self.pid != getpid():
+            ring = self._ring_now()
+            if ring is None:
+                return
         if self.environment is not None:
             what.extensions["environment"] = self.environment
         try:
@@ -61,6 +70,8 @@ class Recorder:
             return
         if ring.append(payload) and self.bell is not None:
             self.bell.ring()
+        if self.unserved:
+            self._serve()
 
     def _ring_now(self) -> Ring | None:
         if self.closed:

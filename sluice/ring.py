@@ -234,6 +234,9 @@ class Ring:
             words[_OLDEST] = words[_READ]
             return
         oldest = words[_OLDEST]
+        if not limit - 2 * capacity <= oldest <= head:  # somebody else wrote into this page
+            words[_OLDEST] = head
+            return
         while oldest < limit:
             at = oldest % capacity
             length = lengths[at >> 2]

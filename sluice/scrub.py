@@ -33,6 +33,9 @@ _MARGIN: Final = 4096
 _LONGEST_TEXT: Final = 1 << 20
 #: Where the next link in a chain of exceptions begins.
 _NEXT_LINK: Final = re.compile(r"\n\n(?:During handling|The above exc)")
+#: A frame.  A "file" in angle brackets is text that was compiled, and one without the name of
+#: a function is a SyntaxError's: what stands under them can be an argument.
+_FRAME: Final = re.compile(r'  File "[^<].*", line \d+, in ')
 #: Fields of an event that carry a task's data under whatever name Celery knows it.
 _DATA_FIELDS: Final = frozenset(
     "args argsrepr kwargs kwargsrepr result retval return_value body payload headers"
@@ -66,7 +69,12 @@ def error_text(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
     if len(text) > _LONGEST_TEXT:
         return WITHHELD
     text = arguments.remove_from(_without_retry_arguments(text))
-    return cut(redact(_encodable(text[: ERROR_LIMIT + _MARGIN])), ERROR_LIMIT)
+    return _storable(cut(redact(_encodable(text[: ERROR_LIMIT + _MARGIN])), ERROR_LIMIT))
+
+
+def _storable(text: str) -> str:
+    """`text` without the character 0, which the databases of many an API refuse."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _encodable(text: str) -> str:
@@ -102,17 +110,14 @@ def stacktrace(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
         redact("\n".join(line for _, line in lines), code=in_frame)
         for in_frame, lines in groupby(_frames_marked(text), key=itemgetter(0))
     ]
-    return cut_front("\n".join(parts), STACKTRACE_LIMIT)
+    return _storable(cut_front("\n".join(parts), STACKTRACE_LIMIT))
 
 
 def _frames_marked(text: str) -> Iterator[tuple[bool, str]]:
     """The lines of a traceback, and of each whether it shows a file or its source."""
     in_frame = False
     for line in text.split("\n"):
-        # A "file" in angle brackets is text that was compiled, and can be an argument.
-        in_frame = (line.startswith('  File "') and not line.startswith('  File "<')) or (
-            in_frame and line.startswith("    ")
-        )
+        in_frame = bool(_FRAME.match(line)) or (in_frame and line.startswith("    "))
         yield in_frame, line
 
 

@@ -145,15 +145,24 @@ class Sender:
         self._wait(max(0.0, left))
 
     def turn(self) -> None:
-        """Send all that is there."""
+        """Send all that is there when it begins, and at the end all that comes meanwhile."""
         self.turns_begun += 1
         turn = self.turns_begun
         self._do_chores()
-        while self.time_left() > 0 and (records := self._reader.read(self._most, _MOST_OF_RECORDS)):
-            if not self._send(self._reviewed(records)):
-                self._reader = Reader(self._ring)  # begin again at the read mark
+        while self.time_left() > 0:
+            records = self._reader.read(self._most, _MOST_OF_RECORDS)
+            # What comes while this batch is sent waits for the next turn, and fills its batch.
+            more = self._reader.behind
+            if records:
+                if not self._send(self._reviewed(records)):
+                    self._reader = Reader(self._ring)  # begin again at the read mark
+                    return
+                self._do_chores()
+            if not more and not self.ending:
+                self.last_full_turn = turn
                 return
-            self._do_chores()
+            if not records:
+                break
         if not self._reader.behind:
             self.last_full_turn = turn
 

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Final
 
 from sluice import folder as files
+from sluice.bell import above_standard
 from sluice.folder import Death, NoFolder, reason
 from sluice.lifesign import LifeSign
 from sluice.ring import SMALLEST_RING, NotARing, Ring
@@ -193,7 +194,8 @@ class Spool:
             if not SMALLEST_RING <= facts.st_size <= files.FOLDER_LIMIT:
                 raise NotARing(f"a ring does not have {facts.st_size} bytes")
             os.posix_fallocate(descriptor, 0, facts.st_size)  # a hole would be a SIGBUS
-            ring = Ring(mmap.mmap(descriptor, facts.st_size))
+            with above_standard():
+                ring = Ring(mmap.mmap(descriptor, facts.st_size))
         finally:
             posix.close(descriptor)
         if f"-{ring.ring_id:016x}." not in path.name:
@@ -217,7 +219,8 @@ class Spool:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.posix_fallocate(descriptor, 0, size)
-            memory = mmap.mmap(descriptor, size)  # keeps a duplicate, and so the lock
+            with above_standard():
+                memory = mmap.mmap(descriptor, size)  # keeps a duplicate, and so the lock
             making.rename(path)
         except BaseException:
             making.unlink(missing_ok=True)

@@ -333,10 +333,31 @@ def test_whatever_goes_wrong_it_comes_to_an_end_and_says_so(rig):
 
     one.delivery._native = fail
     one.thread.start()
-    one.thread.join(10)
+    wait_for(lambda: one.notices.faults == 1)
+    assert not one.delivery.works
+    assert one.end(5) < 5
     assert one.delivery.finished
-    assert one.notices.faults == 1
     assert "nothing can be" not in one.told[0]
+
+
+def test_a_sender_that_cannot_begin_tries_again(rig, server, monkeypatch):
+    """Its modules' files are not to be had without descriptors, say."""
+    monkeypatch.setattr("sluice.delivery._FIRST_RESTART", 0.01)
+    one = rig(server.url, flush_interval=0.05)
+    found, fails = one.delivery._native, iter([OSError(24, "x"), OSError(24, "x")])
+
+    def native() -> Any:
+        for error in fails:
+            raise error
+        return found()
+
+    one.delivery._native = native
+    one.capture()
+    one.thread.start()
+    wait_for(lambda: one.delivery.delivered == 1, 20)
+    assert one.notices.faults == 2
+    assert one.delivery.works
+    one.end(5)
 
 
 def test_its_connection_is_closed_at_the_end(rig, server):

@@ -56,6 +56,33 @@ def test_two_threads_may_end_it_at_once(script):
     assert found == [[True] * 8, 2]
 
 
+def test_whoever_waits_for_ever_waits_until_it_is_done(script):
+    found = script(
+        """
+        task.delay()
+        say(sluice.flush(float("inf")), sluice.shutdown(float("inf")))
+        """
+    )
+    assert found == [True, True]
+
+
+def test_a_process_in_which_a_worker_has_ended_has_time_at_its_own_end(script, ingest):
+    """Of a test, say, that starts a worker on a thread; it ends later, and delivers first."""
+    found = script(
+        """
+        client.begin_worker(forks=False)
+        client.start_sender()
+        task.delay()
+        client.flush_at_end()
+        client._exit_deadline = time.monotonic() - 1
+        task.delay()
+        say(client._time_to_end() > 1, client._time_to_end() > 1)
+        """
+    )
+    assert found == [True, True]
+    assert len(ingest.events()) == 2
+
+
 def test_a_signal_handler_may_end_it_in_the_middle_of_its_end(script, ingest):
     ingest.answer = Answer(fault="hang")
     found = script(

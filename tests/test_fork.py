@@ -175,7 +175,7 @@ def test_a_process_whose_sender_has_ended_makes_no_more_rings(
     assert os.listdir(spool_dir) == []
 
 
-def test_a_worker_that_gets_no_thread_says_so_makes_no_rings_and_tries_again(
+def test_who_gets_no_thread_says_so_makes_no_rings_and_tries_again(
     script, ingest: IngestServer, spool_dir: os.PathLike[str]
 ) -> None:
     output = script(
@@ -190,12 +190,15 @@ def test_a_worker_that_gets_no_thread_says_so_makes_no_rings_and_tries_again(
         for _ in range(20): child(lambda: None)
         print(len(os.listdir("/proc/self/fd")) - before)
         print(sum("No thread can be started" in line for _, line in client.notices._waiting))
+        task.delay()  # at once it is not tried again
         threading.Thread.start = start
-        client.start_sender()
+        print(client.stats().active)
+        client._again_at = 0.0
+        task.delay()
         print(sluice.flush(5), client.stats().delivered)
         """
     )
-    assert output == ["0", "1", "True", "1"]
+    assert output == ["0", "1", "False", "True", "3"]
 
 
 def test_a_worker_whose_sender_ran_before_it_was_one_has_a_helper(
@@ -230,6 +233,29 @@ def test_any_other_forked_process_sends_for_itself(script, ingest: IngestServer)
     assert output == ["1", "True", "1", "True", "1"]
     assert sent_by(ingest) == 2
     assert len({event["job"]["extensions"]["eventId"][:16] for event in ingest.events()}) == 2
+
+
+def test_a_process_that_was_forked_behind_pythons_back_sends_for_itself(
+    script, ingest: IngestServer
+) -> None:
+    """uWSGI forks its workers without the hooks of `os.fork`."""
+    output = script(
+        """
+        import ctypes
+        task.delay()
+        print(sluice.flush(5))
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:
+            for _ in range(3): task.delay()
+            print(sluice.flush(5), client.stats().captured, flush=True)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        task.delay()
+        print(sluice.flush(5), client.stats().captured)
+        """
+    )
+    assert output == ["True", "True", "3", "True", "2"]
+    assert sent_by(ingest) == 5
 
 
 def test_a_child_of_a_prefork_child_sends_for_itself(script, ingest: IngestServer) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 import socket
 import ssl
+import threading
 import time
 from email.utils import format_datetime
 from math import inf
@@ -295,6 +297,58 @@ def test_delivery_ends_when_the_time_is_up(server, delivery):
 
 
 # --- redirects ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Location": "http://[bad"}, {"Location": "/", "Content-Encoding": "gzip"}],
+    ids=["a bad location", "a body that is no gzip, or 1,000 times as large"],
+)
+def test_of_a_redirect_nothing_is_read_or_decoded(server, delivery, headers):
+    server.answer = Answer(status=302, headers=headers, body=b"not what it says it is")
+    assert delivery(server.url)().verdict is Verdict.MISDIRECTED
+
+
+def test_no_cookie_is_kept(server, delivery):
+    server.answer = Answer(headers={"Set-Cookie": "backend=7; Path=/"})
+    one = delivery(server.url)
+    for _ in range(2):
+        one()
+    assert [request.headers.get("cookie") for request in server.requests] == [None, None]
+
+
+def test_a_hint_that_is_sent_ahead_is_read_over(delivery):
+    """By a proxy: 103 is no answer."""
+    answer = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 2
+    answer += b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+    def serve() -> None:
+        with server.accept()[0] as client:
+            client.recv(65536)
+            client.sendall(answer)
+            client.recv(65536)  # until it is closed
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        one = delivery(f"http://127.0.0.1:{server.getsockname()[1]}/api")
+        assert one().verdict is Verdict.DELIVERED
+        one.deliverer.close()
+        thread.join(10)
+
+
+def test_what_the_libraries_say_of_our_requests_is_not_logged(server, delivery, caplog):
+    """A handler that sends a task would be the next event, and that the next request."""
+    caplog.set_level("DEBUG")
+    one = delivery(server.url)
+    one()
+    assert [record.name for record in caplog.records] == []
+    thread = threading.Thread(target=lambda: requests.get(f"{server.url}/health", timeout=10))
+    thread.start()
+    thread.join()
+    assert "urllib3.connectionpool" in [record.name for record in caplog.records], "others' are"
+    one.deliverer.close()
+    assert logging.getLogger("urllib3.connectionpool").filters == []
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -113,6 +113,19 @@ def test_kinds_without_end_take_no_memory_without_end(ear):
     assert ear.lines == [f"line {n}" for n in range(64)]
 
 
+def test_a_handler_that_raises_is_a_fault_and_goes_no_further(ear):
+    def refuse(record: logging.LogRecord) -> bool:
+        raise KeyError(record.name)
+
+    notices = Notices()
+    notices.add("kind", "text")
+    notices.add("another", "text")
+    ear.addFilter(refuse)
+    notices.log()
+    assert notices.faults == 2
+    assert not notices.pending
+
+
 def test_kinds_that_are_over_make_room_for_others(ear, clock):
     """Or after so many workers were killed nobody would hear of a key that is refused."""
     notices = Notices()

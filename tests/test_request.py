@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu import Exchange
 
-from sluice.capture.request import RequestHook, TaskObserver, hooked
+from sluice.capture.hook import RequestHook, hooked
+from sluice.capture.request import TaskObserver
 from sluice.events import FINAL_STATES, moment
 from tests.doubles import LAW, Tape
 
@@ -35,7 +36,7 @@ class FakeRequest:
         self.hostname = "w@h"
         self.time_start = None
         self.worker_pid = None
-        self.task = SimpleNamespace(max_retries=3)
+        self.task = SimpleNamespace(max_retries=3, acks_late=False)
         self.request_dict = {"retries": retries, "args": args, "kwargs": kwargs or {}}
         self.delivery_info = {"routing_key": "high", "exchange": ""} | delivery_info
         self.eta = eta
@@ -511,6 +512,107 @@ def test_an_end_is_told_also_where_celery_itself_raises_before_it_tells(exceptio
     assert len(bench.jobs) == 3
 
 
+def test_a_rejection_of_what_was_acknowledged_is_told_though_celery_does_not(bench):
+    """By default a message is acknowledged before the task runs, and then cannot come back."""
+    request = bench.run()
+    request.acknowledged = True
+    request.on_failure(error_info(Reject("no", requeue=True)), return_ok=True)
+    assert bench.story()[-1] == ("failed", "task-rejected")
+    assert bench.last.job.extensions["requeue"] is False
+
+
+class Strict(FakeRequest):
+    """A request of Celery's own subclass, as `create_request_cls` makes it."""
+
+    def on_success(self, failed__retval__runtime, **kwargs):
+        failed, result, _ = failed__retval__runtime
+        exception = getattr(result.exception, "exc", result.exception)
+        if failed and isinstance(exception, SystemExit):
+            raise exception
+        self.send_event("task-succeeded", result="r", runtime=0.5)
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["threads, gevent, solo", "prefork"])
+def test_a_task_that_ends_by_sys_exit_has_failed(wrapped):
+    """Celery breaks on what is no `Exception`, before it tells of an end."""
+    bench = Bench()
+    made = {"on_success": Strict.on_success}
+    request = type("Request", (hooked(FakeRequest, bench.observer),), made)()
+    bench.observer.received(request)
+    request.send_event("task-started")
+    found = error_info(SystemExit("leave CANARY"))
+    request.request_dict["args"] = ("leave CANARY",)
+    with pytest.raises((TypeError, SystemExit)):
+        request.on_success((True, found, 0.1) if wrapped else found)
+    assert bench.story()[-1] == ("failed", "task-failed")
+    assert bench.last.job.extensions["exceptionClass"] == "SystemExit"
+    assert "CANARY" not in bench.last.job.error
+    assert bench.tape.notices.faults == 0
+
+
+@pytest.mark.parametrize(
+    ("late", "acknowledged", "state"),
+    [(True, False, "retrying"), (True, True, "cancelled"), (False, True, "cancelled")],
+)
+def test_a_cancelled_task_that_the_broker_still_has_comes_again(bench, late, acknowledged, state):
+    request = bench.run()
+    request.task.acks_late, request.acknowledged = late, acknowledged
+    request.send_event("task-cancelled")
+    assert bench.story()[-1] == (state, "task-cancelled")
+
+
+def test_a_hard_limit_whose_message_goes_back_is_no_failure():
+    """Celery 5.7 says that it failed, and then gives it back."""
+
+    class Limited(FakeRequest):
+        def on_timeout(self, soft, timeout):
+            self.send_event("task-failed", exception="TimeLimitExceeded(1)", traceback=None)
+            self.reject(requeue=True)
+
+    bench = Bench(base=Limited)
+    request = bench.run()
+    request.task.acks_late, request.task.acks_on_timeout = True, False
+    request.on_timeout(False, 1)
+    assert bench.story()[2:] == [("retrying", "task-rejected")]
+
+
+def test_before_celery_5_7_what_follows_a_hard_limit_in_prefork_says_what_it_was(bench):
+    bench.observer.begin_worker(pool_has_processes=True)
+    request = bench.run()
+    request.task.acks_late = True
+    request.on_timeout(False, 1)
+    assert len(bench.story()) == 2
+    request.reject(requeue=True)
+    assert bench.story()[-1] == ("retrying", "task-rejected")
+
+
+def test_a_replacement_that_ended_before_we_heard_of_it_is_later_in_time(bench):
+    request = bench.run()
+    worker_state.requests[request.id] = request
+    try:
+        later = bench.request()
+        later.request_dict["replaced_task_nesting"] = 1
+        bench.now += 1
+        bench.observer.received(later)
+        arrived = bench.last.timestamp
+        bench.now += 1
+        request.on_failure(error_info(Ignore("Replaced by new task")), return_ok=True)
+    finally:
+        worker_state.requests.pop(request.id, None)
+    assert bench.story()[-1] == ("retrying", "task-replaced")
+    assert bench.last.timestamp == arrived
+
+
+@pytest.mark.parametrize(
+    ("retries", "attempt"), [(2, 3), (-1, 1), (1.0, 2), ("1", 1), (None, 1), (True, 1)]
+)
+def test_the_attempt_is_a_number_from_one_whatever_the_message_says(bench, retries, attempt):
+    request = bench.request()
+    request.request_dict["retries"] = retries
+    bench.observer.received(request)
+    assert bench.last.job.attempt == attempt
+
+
 def test_a_rejected_one_is_told_by_its_rejection_alone():
     class Raises(FakeRequest):
         def on_failure(self, exc_info, *args, **kwargs):
@@ -602,7 +704,9 @@ def test_a_task_that_has_not_started_has_no_pid(bench):
     assert "pid" not in bench.last.job.extensions
 
 
-@pytest.mark.parametrize(("most", "wanted"), [(None, None), (0, 0), ("x", None)])
+@pytest.mark.parametrize(
+    ("most", "wanted"), [(None, None), (0, 0), ("x", None), (-1, None), (False, None)]
+)
 def test_max_retries_are_a_number_or_unknown(bench, most, wanted):
     request = bench.request()
     request.task.max_retries = most

@@ -623,6 +623,33 @@ def test_half_a_character_in_an_argument_or_a_text_costs_itself(argument):
         assert write("caf\udce9") == "caf\\udce9"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("customer-4929123456789012345 John Smith",), "no such customer: {0}"),
+        (("John Smith <john.smith@example.com>",), "{0} refused"),
+        (("invoice_2024_000123456789 f\u00fcr J\u00f6rg Li",), "not found: {0}"),
+        (("https://example.com/reset?u=anna.l",), "404 for {0}"),
+        (("/srv/uploads/2024/11/customers-all.csv", "/srv/uploads/2024/11/john.smith"), "to {1}"),
+        (("/srv/2023/uploads/of-customers.csv", "/home/john/uploads/of-customers.csv"), "to {1}"),
+    ],
+)
+def test_nothing_of_an_argument_is_left_because_of_another_of_its_forms(arguments, text):
+    """Or of another argument that begins or ends like it: what is whole goes first."""
+    clean = error_text(text.format(*arguments), Arguments(arguments, {}, repr(arguments), "{}"))
+    assert clean == text.format(REPLACEMENT, REPLACEMENT)
+
+
+@pytest.mark.parametrize("name", ["rule.py", "<rule>"])
+def test_source_that_was_an_argument_is_no_frame(name):
+    source = "iban == 'DE89370400440532013000' and"
+    trace = traceback_of(compile, source, name, "eval")
+    assert "SyntaxError" in trace
+    sent = stacktrace(trace, Arguments((source,), {}))
+    assert "DE89370400440532013000" not in sent
+    assert "in traceback_of" in sent
+
+
 def test_very_many_arguments_do_not_hold_an_event_loop_up():
     """Measured by the processor's time: 0.9 s when each was looked for in all its forms."""
     values = [f"order-{n:06}-of-a-customer" for n in range(49_000)]

@@ -453,6 +453,36 @@ def test_a_turn_counts_as_full_when_nothing_was_left(rig):
     assert (rig.sender.turns_begun, rig.sender.last_full_turn) == (2, 2)
 
 
+def test_a_turn_ends_although_events_come_all_the_time(rig):
+    """Or a request would be made for each few of them, back to back, for as long as they come."""
+
+    def answer(body: bytes) -> Outcome:
+        rig.capture(3)
+        return FINE
+
+    rig.answer = answer
+    rig.capture(5)
+    rig.sender.turn()
+    assert rig.delivered == [0, 1, 2, 3, 4]
+    assert rig.sender.last_full_turn == 1
+    rig.sender.turn()
+    assert [len(numbers(body)) for body in rig.bodies] == [5, 3]
+
+
+def test_the_last_turn_sends_what_came_meanwhile(rig):
+    rig.capture(5)
+    came = iter([3, 2])
+
+    def answer(body: bytes) -> Outcome:
+        rig.capture(next(came, 0))
+        return FINE
+
+    rig.answer = answer
+    rig.sender.end_by(rig.clock.monotonic() + 60)
+    rig.sender.turn()
+    assert rig.delivered == list(range(10))
+
+
 def test_chores_are_done_between_batches(rig):
     rig.capture(1200)
     rig.sender.turn()

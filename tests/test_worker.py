@@ -11,7 +11,8 @@ import pytest
 from celery.events.dispatcher import EventDispatcher
 
 from sluice.capture.heartbeat import Heartbeat
-from sluice.capture.request import RequestHook, TaskObserver
+from sluice.capture.hook import RequestHook
+from sluice.capture.request import TaskObserver
 from sluice.capture.worker import SilentDispatcher, WorkerCapture, _consumer_step
 from sluice.events import ERROR_LIMIT
 from sluice.lifesign import decode_sign

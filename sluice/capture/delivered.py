@@ -11,9 +11,11 @@ from sluice.events import (
     Job,
     JobState,
     Scalar,
+    attempt_number,
     cut,
     exchange_name,
     queue_name,
+    retry_limit,
     task_id,
 )
 
@@ -29,6 +31,7 @@ class Delivery(Protocol):
     task: Any
     request_dict: dict[str, Any]
     delivery_info: dict[str, Any]
+    acknowledged: bool
     eta: Any
     root_id: str | None
     parent_id: str | None
@@ -44,12 +47,20 @@ class Delivery(Protocol):
 
 def attempt_of(request: Delivery) -> int:
     """Which attempt of its task it is, from 1."""
-    return (request.request_dict.get("retries") or 0) + 1
+    return attempt_number(request.request_dict.get("retries"))
 
 
 def is_next(request: Delivery, earlier: Delivery) -> bool:
-    """Whether it is the next attempt, and not the same one delivered again."""
+    """Whether it is the next attempt, or what replaces it, and not the same delivered again."""
+    if attempt_of(request) == attempt_of(earlier):
+        return _replaced(request) == _replaced(earlier) + 1
     return attempt_of(request) == attempt_of(earlier) + 1
+
+
+def _replaced(request: Delivery) -> int:
+    """How often the task was replaced before, by `Task.replace`."""
+    found = request.request_dict.get("replaced_task_nesting")
+    return found if isinstance(found, int) else 0
 
 
 def begin(request: Delivery) -> Job:
@@ -61,15 +72,14 @@ def begin(request: Delivery) -> Job:
     if info.get("redelivered"):
         where["redelivered"] = True
     request.sluice_where = where or None
-    max_retries = request.task.max_retries
     request.sluice_job = Job(
         external_id=task_id(request.id) or "unknown",
-        name=cut(request.name, NAME_LIMIT),
+        name=cut(str(request.name), NAME_LIMIT),
         state="unknown",
         queue=queue_name(info.get("routing_key")),
-        worker_id=cut(request.hostname, ID_LIMIT),
+        worker_id=cut(str(request.hostname), ID_LIMIT),
         attempt=attempt_of(request),
-        max_retries=max_retries if isinstance(max_retries, int) else None,
+        max_retries=retry_limit(request.task.max_retries),
         # Celery names a task that retries itself as the parent of the next attempt.
         parent_id=task_id(request.parent_id) if request.parent_id != request.id else None,
         root_id=task_id(request.root_id),

@@ -40,7 +40,7 @@ def fault_of(request: Failed, fields: dict[str, Any], *, tracebacks: bool) -> Fa
     named = _CLASS_NAME.match(text) if text else None
     name = named[0] if named else None
     exception = exception_of(request)
-    # Of a SystemExit Celery makes a WorkerLostError, which is what its event tells of.
+    # Of a prefork child's SystemExit Celery makes a WorkerLostError, which its event tells of.
     if isinstance(exception, Exception):
         trace = trace or getattr(request.sluice_failure, "traceback", None)
         if isinstance(exception, Retry) and isinstance(exception.exc, BaseException):

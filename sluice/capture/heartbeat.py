@@ -16,7 +16,7 @@ from celery import __version__ as celery_version
 from celery.worker import state as worker_state
 
 from sluice._version import __version__
-from sluice.events import ID_LIMIT, QUEUE_LIMIT, Scalar, Worker, WorkerState, cut
+from sluice.events import ID_LIMIT, QUEUE_LIMIT, Scalar, Worker, WorkerState, attempt_number, cut
 from sluice.lifesign import MOST_TASKS, ActiveTask, LifeSign, encode_sign
 from sluice.recorder import Recorder
 
@@ -125,7 +125,7 @@ class Heartbeat:
                 ActiveTask(
                     str(request.id),
                     str(request.name),
-                    (request.request_dict.get("retries") or 0) + 1,
+                    attempt_number(request.request_dict.get("retries")),
                     request.time_start or self._clock(),
                 )
                 for request in requests[:MOST_TASKS]

@@ -24,10 +24,12 @@ from sluice.events import (
     NAME_LIMIT,
     Job,
     Scalar,
+    attempt_number,
     cut,
     exchange_name,
     moment,
     queue_name,
+    retry_limit,
     task_id,
     utc,
 )
@@ -128,7 +130,7 @@ def _sent(
         name=cut(str(message.get("shadow") or task_name), NAME_LIMIT),
         state="queued",
         queue=queue_name(routing_key),
-        attempt=(message.get("retries") or 0) + 1,
+        attempt=attempt_number(message.get("retries")),
         max_retries=_max_retries(task_name),
         created_at=moment(at),
         scheduled_for=utc(datetime.fromisoformat(eta)) if eta else None,
@@ -143,5 +145,4 @@ def _max_retries(name: str) -> int | None:
     app = get_current_app()
     if not app.finalized:
         return None
-    most = getattr(app.tasks.get(name), "max_retries", None)
-    return most if isinstance(most, int) else None
+    return retry_limit(getattr(app.tasks.get(name), "max_retries", None))

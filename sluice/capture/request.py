@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from billiard.einfo import ExceptionInfo
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.imports import symbol_by_name
 from celery.worker import state as worker_state
@@ -25,10 +26,10 @@ from celery.worker import state as worker_state
 from sluice import scrub
 from sluice.capture.delivered import Delivery, begin, is_next
 from sluice.capture.fault import Fault, arguments_of, exception_of, fault_of
+from sluice.capture.hook import RequestHook, hooked
 from sluice.events import (
     FINAL_STATES,
     STATE_OF,
-    Job,
     JobState,
     Scalar,
     moment,
@@ -54,74 +55,9 @@ _REPLACED: Final = "Replaced by new task"
 _IGNORED: Final = "task-ignored"
 
 
-class RequestHook:
-    """Comes before Celery's (or the user's) `Request` in the classes that `hooked` makes."""
-
-    sluice_observer: TaskObserver
-    sluice_base: type
-    #: The last state that was reported, and its time.
-    sluice_state: JobState | None = None
-    sluice_last = 0.0
-    #: The `ExceptionInfo` while, and after, a failure is handled.
-    sluice_failure: Any = None
-    #: The hard time limit that it ran into, in seconds.
-    sluice_time_limit: float | None = None
-    #: What the last event said.
-    sluice_job: Job | None = None
-    #: What every event says of where the message came from, in its extensions.
-    sluice_where: dict[str, Scalar] | None = None
-    #: When the next attempt of this task arrived here, if it was quicker than our `retried`.
-    sluice_next_received: float | None = None
-
-    def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002  Celery's name
-        """Report it, then let Celery do what it would have done."""
-        self.sluice_observer.observe(self, type, fields)  # type: ignore[arg-type]
-        super().send_event(type, **fields)  # type: ignore[misc]
-
-    def on_timeout(self, soft: bool, timeout: float) -> Any:
-        """Remember a hard limit: with gevent the event has lost the exception's name.
-
-        Before Celery 5.7 there is no event of it at all, unless a process is killed for it.
-        """
-        if not soft:
-            self.sluice_time_limit = timeout
-        try:
-            return super().on_timeout(soft, timeout)  # type: ignore[misc]
-        finally:  # also where the result backend is away, and Celery raises
-            if not soft and not worker_state.should_terminate:
-                self.sluice_observer.observe(self, "task-failed", {})  # type: ignore[arg-type]
-
-    def reject(self, requeue: bool = False) -> Any:
-        """Report it first: once the broker has the message back, it can be here again."""
-        if not self.acknowledged:  # type: ignore[attr-defined]
-            self.sluice_observer.observe(
-                self,  # type: ignore[arg-type]
-                "task-rejected",
-                {"requeue": requeue},
-            )
-        return super().reject(requeue)  # type: ignore[misc]
-
-    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-        """Remember the real exception: the event only has its text."""
-        self.sluice_failure = exc_info
-        try:
-            return super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
-        except Exception:
-            self.sluice_observer.failure_broken_off(self)  # type: ignore[arg-type]
-            raise
-        finally:
-            self.sluice_observer.after_failure(self)  # type: ignore[arg-type]
-
-
-def hooked(base: type, observer: TaskObserver) -> type:
-    """`base`, a `Request` class, with the hook in front.  The same class for the same base."""
-    made = observer.hooked_classes.get(base)
-    if made is None:
-        made = type(
-            base.__name__, (RequestHook, base), {"sluice_observer": observer, "sluice_base": base}
-        )
-        observer.hooked_classes[base] = made
-    return made
+def _comes_again(request: Delivery) -> bool:
+    """Whether the broker still has its message: what is not acknowledged is delivered again."""
+    return bool(request.task.acks_late) and not request.acknowledged
 
 
 def _is_replaced(exception: Ignore) -> bool:
@@ -194,6 +130,8 @@ class TaskObserver:
                 return
             if celery_event == "task-rejected" and fields.get("requeue"):
                 state = "retrying"
+            elif celery_event == "task-cancelled" and _comes_again(request):
+                state = "retrying"  # a cold end, or a lost broker, which has it still
             extensions: dict[str, Scalar] = {"celeryEvent": celery_event}
             fault = None
             if state in _TROUBLED:
@@ -205,6 +143,8 @@ class TaskObserver:
                 at = self._time_of(request, celery_event, at, extensions)
             elif celery_event == "task-started":
                 at = request.time_start or at
+            elif celery_event == "task-replaced":
+                at = request.sluice_next_received or at
             self._report(request, at, state, extensions, fault)
         except Exception as error:  # noqa: BLE001  rule 1
             self._recorder.notices.fault(f"capture of {celery_event}", error)
@@ -223,6 +163,9 @@ class TaskObserver:
             exception = exception_of(request)
             if isinstance(exception, Ignore):
                 self.observe(request, "task-replaced" if _is_replaced(exception) else _IGNORED, {})
+            elif isinstance(exception, Reject) and request.acknowledged:
+                # Before the task ran: Celery does not tell then, and nothing comes back.
+                self.observe(request, "task-rejected", {"requeue": False})
         except Exception as error:  # noqa: BLE001  rule 1; exceptions can have code of their own
             self._recorder.notices.fault(f"capture of {_IGNORED}", error)
 
@@ -236,6 +179,39 @@ class TaskObserver:
                 self.observe(request, "task-failed", {})
         except Exception as error:  # noqa: BLE001  as above
             self._recorder.notices.fault("capture of task-failed", error)
+
+    def success_broken_off(self, request: Delivery, result: object) -> None:
+        """Celery raised instead of telling how it ended."""
+        try:
+            found = result if isinstance(result, ExceptionInfo) else None
+            if found is None and isinstance(result, tuple) and len(result) > 1:
+                found = result[1] if isinstance(result[1], ExceptionInfo) else None
+            if found is not None:
+                request.sluice_failure = found
+                self.observe(request, "task-failed", {"exception": repr(exception_of(request))})
+        except Exception as error:  # noqa: BLE001  as above
+            self._recorder.notices.fault("capture of task-failed", error)
+
+    def before_timeout(self, request: Delivery) -> None:
+        """Before Celery tells of a hard limit as a failure: does the broker get it back?"""
+        try:
+            # From 5.7; before, what follows in a prefork pool decides (see `after_timeout`).
+            if not getattr(request.task, "acks_on_timeout", True) and _comes_again(request):
+                self.observe(request, "task-rejected", {"requeue": True})
+        except Exception as error:  # noqa: BLE001  as above
+            self._recorder.notices.fault("capture of a time limit", error)
+
+    def after_timeout(self, request: Delivery) -> None:
+        """Celery has dealt with a hard limit, and may have told nothing (before 5.7)."""
+        try:
+            # In a prefork pool the child was killed for it, which is a failure of its own: that
+            # acknowledges a message that is still open, or gives it back.
+            if self.pool_has_processes and _comes_again(request):
+                return
+            if not worker_state.should_terminate:
+                self.observe(request, "task-failed", {})
+        except Exception as error:  # noqa: BLE001  as above
+            self._recorder.notices.fault("capture of a time limit", error)
 
     @staticmethod
     def _ends(request: Delivery, celery_event: str, fields: dict[str, Any]) -> bool:

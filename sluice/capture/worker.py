@@ -19,7 +19,16 @@ from celery import bootsteps, signals
 from sluice import scrub
 from sluice.capture.heartbeat import Heartbeat
 from sluice.capture.request import TaskObserver
-from sluice.events import ID_LIMIT, NAME_LIMIT, STATE_OF, Job, cut, moment, queue_name
+from sluice.events import (
+    ID_LIMIT,
+    NAME_LIMIT,
+    STATE_OF,
+    Job,
+    attempt_number,
+    cut,
+    moment,
+    queue_name,
+)
 from sluice.events import task_id as as_id
 from sluice.recorder import Recorder
 
@@ -143,7 +152,7 @@ class WorkerCapture:
                 queue=queue_name(where.get("routing_key")),
                 previous_state="queued",
                 worker_id=cut(str(consumer.hostname), ID_LIMIT),
-                attempt=(headers.get("retries") or 0) + 1,
+                attempt=attempt_number(headers.get("retries")),
                 error=error,
                 completed_at=moment(now),
                 parent_id=as_id(headers.get("parent_id")),
@@ -298,8 +307,8 @@ def _consumer_step(capture: WorkerCapture) -> type[bootsteps.StartStopStep]:
             # that one after its first run cancels nothing.
             if time == self._speaking:
                 # Which it was at the start, unless no thread was to be had.
+                timer.call_after(_SPEAK_EVERY, self._speak, (timer, time))
                 _guarded(capture, "the start of the sender", capture.process.start_sender)
                 capture.recorder.notices.log()
-                timer.call_after(_SPEAK_EVERY, self._speak, (timer, time))
 
     return SluiceConsumerStep

@@ -13,10 +13,11 @@ class Transport(Protocol):
     def name(self) -> str:
         """What a person reads in `stats()` and in a log."""
 
-    def start(self, run: Callable[[], None]) -> None:
+    def start(self, run: Callable[[], None], refused: Callable[[Exception], None]) -> None:
         """Run `run` on a native thread.  Returns at once, also inside an event loop's hub.
 
-        Raises :class:`RuntimeError` where no thread can be started any more.
+        Where no thread can be started `refused` hears why, now or in a later turn of the
+        hub, and `run` is never called.
         """
 
     def wait_until(self, done: Callable[[], bool], seconds: float) -> bool:

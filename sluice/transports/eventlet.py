@@ -27,7 +27,7 @@ with warnings.catch_warnings():
     import eventlet.hubs
     from eventlet import tpool
 
-from sluice.transports.thread import look_until
+from sluice.transports.thread import PlainThread, look_until
 
 
 class EventletThread:
@@ -41,17 +41,22 @@ class EventletThread:
         # `abandon` that it must not.
         self._way_back: list[None] = [None]
 
-    def start(self, run: Callable[[], None]) -> None:
+    def start(self, run: Callable[[], None], refused: Callable[[Exception], None]) -> None:
         """Start the threads now, and give one the work at the hub's next turn.
 
         In the hub itself both come at its next turn: setting up the pool switches greenlets.
+        On another thread than the main one nobody may ever run a hub, and the pool would
+        answer to the one that it was set up in: there, a plain native thread does the work.
         """
-        if eventlet.getcurrent() is eventlet.hubs.get_hub().greenlet:
-            eventlet.spawn_n(self._start_threads, run)
+        threading = tpool.threading  # the real one
+        if threading.get_ident() != threading.main_thread().ident:
+            PlainThread(threading.Thread).start(run, refused)
+        elif eventlet.getcurrent() is eventlet.hubs.get_hub().greenlet:
+            eventlet.spawn_n(self._start_threads, run, refused)
         else:
-            self._start_threads(run)
+            self._start_threads(run, refused)
 
-    def _start_threads(self, run: Callable[[], None]) -> None:
+    def _start_threads(self, run: Callable[[], None], refused: Callable[[Exception], None]) -> None:
         def on_native_thread() -> None:
             self._thread = tpool.threading.current_thread()
             run()
@@ -61,11 +66,15 @@ class EventletThread:
                 raise SystemExit from None  # `threading` lets this one pass in silence
 
         if tpool._nthreads == 0:
-            tpool.threading.Thread(target=on_native_thread, daemon=True).start()
+            PlainThread(tpool.threading.Thread).start(on_native_thread, refused)
             return
-        tpool.setup()
-        extra = tpool.threading.Thread(target=tpool.tworker, name="tpool_sluice", daemon=True)
-        extra.start()
+        try:
+            _set_up_pool()
+            extra = tpool.threading.Thread(target=tpool.tworker, name="tpool_sluice", daemon=True)
+            extra.start()
+        except (RuntimeError, OSError) as error:
+            refused(error)
+            return
         tpool._threads.append(extra)
         eventlet.spawn_n(_execute, on_native_thread)
 
@@ -83,6 +92,20 @@ class EventletThread:
             return
         if self._thread in tpool._threads:
             tpool._threads.remove(self._thread)
+
+
+def _set_up_pool() -> None:
+    """Set it up or leave it as it was: half of it would take work, and never answer."""
+    if tpool._setup_already:
+        return
+    try:
+        tpool.setup()
+    except BaseException:
+        for _ in tpool._threads:
+            tpool._reqq.put(None)  # what ends a thread of the pool
+        del tpool._threads[:]
+        tpool._setup_already = False
+        raise
 
 
 def _execute(run: Callable[[], None]) -> None:

@@ -14,6 +14,7 @@ Guarantees, and what they rely on (tests: ``tests/transports/test_green.py``)
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import gevent
 import gevent.hub
@@ -26,17 +27,33 @@ class GeventThread:
 
     name = "gevent threadpool"
 
-    def start(self, run: Callable[[], None]) -> None:
+    def start(self, run: Callable[[], None], refused: Callable[[Exception], None]) -> None:
         """Take a slot: now, as a script that ends at once has no later; in the hub, soon."""
         if gevent.getcurrent() is gevent.hub.get_hub():
-            gevent.spawn(self._take_a_slot, run)
+            gevent.spawn(self._take_a_slot, run, refused)
         else:
-            self._take_a_slot(run)
+            self._take_a_slot(run, refused)
 
-    def _take_a_slot(self, run: Callable[[], None]) -> None:
+    def _take_a_slot(self, run: Callable[[], None], refused: Callable[[Exception], None]) -> None:
         hub = gevent.get_hub()
-        hub.threadpool.maxsize += 1  # so that the next line finds a slot, and does not wait
-        job = hub.threadpool.spawn(run)
+        withdrawn = False
+
+        def run_unless_withdrawn() -> None:
+            if not withdrawn:
+                run()
+
+        try:
+            # So that the next line finds a slot, and does not wait.
+            hub.threadpool.maxsize += 1
+            job = hub.threadpool.spawn(run_unless_withdrawn)
+        except RuntimeError as error:
+            # The pool has put it into its queue before it asked for a thread: another of its
+            # threads takes it from there, some time.
+            withdrawn = True
+            with suppress(RuntimeError):  # it tries to start a thread for what is in the queue
+                hub.threadpool.maxsize -= 1
+            refused(error)
+            return
         if hasattr(hub.loop, "unref"):
             hub.loop.unref()
             job.rawlink(lambda _: hub.loop.ref())

@@ -20,9 +20,12 @@ class PlainThread:
     def __init__(self, thread_class: Any = threading.Thread) -> None:
         self._thread_class = thread_class
 
-    def start(self, run: Callable[[], None]) -> None:
+    def start(self, run: Callable[[], None], refused: Callable[[Exception], None]) -> None:
         """Start the thread.  A daemon, so that the process never waits for it."""
-        self._thread_class(target=run, name="sluice-sender", daemon=True).start()
+        try:
+            self._thread_class(target=run, name="sluice-sender", daemon=True).start()
+        except RuntimeError as error:
+            refused(error)
 
     def wait_until(self, done: Callable[[], bool], seconds: float) -> bool:
         """Look again and again: no lock, so that a signal handler may do this too."""

@@ -62,7 +62,7 @@ def settle(workers: Sequence[Worker], ingest: IngestServer) -> None:
     """Wait until as much was told as happened."""
     wait_for(
         lambda: not unheard(workers, ingest),
-        20,
+        60,
         lambda: f"what was not told: {unheard(workers, ingest)}",
     )
 

@@ -20,7 +20,7 @@ def work():
     working.set()
     go.wait()
 
-thread.start(work)
+thread.start(work, print)
 assert thread.wait_until(working.is_set, 10)
 {before}
 tpool.killall()
