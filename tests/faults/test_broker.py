@@ -106,10 +106,8 @@ class Watched:
         """
         last = self.now
         last.send_signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(AssertionError):  # it is killed then
             last.wait(20)
-        except AssertionError:
-            last.kill()
         self.idle += 1
         self.all.append(self._start(wait=False))
 
