@@ -152,22 +152,23 @@ class Values:
         if not self._values or found is None:
             return WITHHELD if self._values else text
         text = text.replace(REPLACEMENT, found)
-        for value in self._values:
-            if value in text:
-                text = text.replace(value, found)
-        # Parts only when nothing is whole any more: they would leave the rest of another form,
-        # or of another value, which nobody knows by then.
-        return _without(text, self._parts(text), found).replace(found, REPLACEMENT)
+        return _without(text, self._found(text), found).replace(found, REPLACEMENT)
 
-    def _parts(self, text: str) -> list[tuple[int, int]]:
-        """What is left in `text` of long values that were cut off somewhere: from, to.
+    def _found(self, text: str) -> list[tuple[int, int]]:
+        """Where values are in `text`, whole or cut off: from, to.
 
-        Python itself shows 200 characters of what `int()` did not like, libraries as many as
-        they please: from where the beginning or end of a value is, as far as the two agree.
+        All in the text as it was.  Taken out one after the other, a short one, or a form of
+        one, would leave the rest of a long one that nobody knows by then.
         """
         spans: list[tuple[int, int]] = []
         backwards, size = text[::-1], len(text)
         for value in self._values:
+            at = text.find(value)
+            while at >= 0:
+                spans.append((at, at + len(value)))
+                at = text.find(value, at + len(value))
+            # Python itself shows 200 characters of what `int()` did not like, libraries as many
+            # as they please.
             if len(value) > 2 * _END:
                 spans += _spans(text, value)
                 spans += [(size - to, size - at) for at, to in _spans(backwards, value[::-1])]

@@ -76,9 +76,11 @@ class Bell:
         return watch
 
     def close(self) -> None:
-        """Close both ends."""
-        os.close(self._read_end)
-        os.close(self._write_end)
+        """Close both ends, where they are still ours."""
+        for end in (self._read_end, self._write_end):
+            if _identify(end) == self._identity:
+                with suppress(OSError):
+                    os.close(end)
 
 
 def _identify(descriptor: int) -> tuple[int, int] | None:

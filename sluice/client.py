@@ -75,8 +75,8 @@ class Client:
 
     def _begin_process(self) -> None:
         """What is true of a process that has captured nothing yet; also after a fork."""
-        self._pid = self.recorder.pid = os.getpid()
         self.recorder.ring = self.recorder.bell = None
+        self._pid = self.recorder.pid = os.getpid()  # now: no event goes into the parent's ring
         self.recorder.missed = 0
         self._spool.forget()
         self._opening = [None]  # taken, as in the ring, by who opens
@@ -86,7 +86,7 @@ class Client:
         self._delivery: Delivery | None = None
         self._transport: Transport | None = None
         self._importing = False
-        self._was_refused = self.recorder.unserved = False
+        self._was_refused = self.recorder.unserved = self._ends_in_order = False
         self._again_at = 0.0
         self._ending: list[None] = [None]
         self._exit_deadline = inf
@@ -132,8 +132,7 @@ class Client:
 
     def _open(self) -> None:
         """Make this process's ring, and unless it is a worker (which waits) its sender."""
-        if self._pid != os.getpid():
-            self._begin_process()  # a fork that no hook told us of
+        self._look_for_a_fork()
         try:
             del self._opening[0]
         except IndexError:  # another thread, or the code that a signal interrupted, is at it
@@ -149,7 +148,11 @@ class Client:
         if not self.settings.spool_dir:
             self._spool.folder = default_folder()  # of who this process runs as by now
         bell = Bell()
-        ring = self._spool.create(self.settings.buffer_bytes, writer_pid=self._pid)
+        try:
+            ring = self._spool.create(self.settings.buffer_bytes, writer_pid=self._pid)
+        except BaseException:
+            bell.close()
+            raise
         self._relay = Relay(ring, self._spool.discard)
         self._orphans = Orphans(
             self._spool,
@@ -164,6 +167,7 @@ class Client:
 
     def begin_worker(self, *, forks: bool) -> None:
         """This is a worker's MAIN: make the ring before children are forked."""
+        self._look_for_a_fork()
         self._exit_deadline = inf
         self._chores.clear()
         if self.recorder.ring is None:
@@ -205,7 +209,9 @@ class Client:
         )
         self.recorder.unserved = False
         self._transport.start(self._delivery.run, self._refused)
-        call_before_the_end(self._at_exit)  # before those of the libraries just imported
+        if not self._ends_in_order:
+            self._ends_in_order = True
+            call_before_the_end(self._at_exit)  # before those of the libraries just imported
 
     def _refused(self, error: Exception) -> None:
         """No thread is to be had; may come later, from a hub's turn."""
@@ -225,7 +231,7 @@ class Client:
     def _serve(self) -> None:
         """An event came, and nobody sends it: try again, now and then.  Never raises."""
         try:
-            if time.monotonic() >= self._again_at:
+            if not self.recorder.closed and time.monotonic() >= self._again_at:
                 self._again_at = time.monotonic() + _AGAIN_AFTER
                 self.start_sender()
         except Exception as error:  # noqa: BLE001  rule 1
@@ -321,6 +327,7 @@ class Client:
         False: `timeout` seconds (`shutdown_timeout`) were too few.
         """
         seconds = self._finite(timeout)
+        self._look_for_a_fork()
         ring, bell = self.recorder.ring, self.recorder.bell
         if ring is None or bell is None:
             return True
@@ -347,8 +354,18 @@ class Client:
 
         True if everything was delivered within `timeout` seconds (`shutdown_timeout`).
         """
+        self._look_for_a_fork()
         self.recorder.closed = True
-        return self._end(self._finite(timeout))
+        done = self._end(self._finite(timeout))
+        if self._delivery is None and self._relay is not None:  # it had no thread to end
+            self._last_stats = self.stats()
+            self.recorder.ring = None
+        return done
+
+    def _look_for_a_fork(self) -> None:
+        """Begin anew if this is a process that no hook told us of: uWSGI forks like that."""
+        if self._pid != os.getpid():
+            self._begin_process()
 
     def _finite(self, timeout: float | None) -> float:
         """Seconds that can be counted: infinity is a long time, and what is no number is none."""
@@ -364,13 +381,20 @@ class Client:
             self.notices.log()
 
     def _time_to_end(self) -> float:
-        now, ring = time.monotonic(), self.recorder.ring
-        captured = ring.next_seq if ring is not None else 0
+        now, captured = time.monotonic(), self._captured_here
         if now > self._exit_deadline and captured > self._captured_at_exit:
             self._exit_deadline = inf  # a worker has ended here, and the process went on
         self._captured_at_exit = captured
         self._exit_deadline = min(self._exit_deadline, now + self.settings.shutdown_timeout)
         return max(0.0, self._exit_deadline - now)
+
+    @property
+    def _captured_here(self) -> int:
+        """Events of this process itself, without those that were moved into its ring."""
+        ring, relay, orphans = self.recorder.ring, self._relay, self._orphans
+        if ring is None or relay is None or orphans is None:
+            return 0
+        return ring.next_seq - relay.moved - orphans.moved
 
     def _end(self, seconds: float) -> bool:
         ring, bell = self.recorder.ring, self.recorder.bell
@@ -407,6 +431,7 @@ class Client:
 
     def stats(self) -> Stats:
         """The counters of this process and, in a worker's MAIN, of its children."""
+        self._look_for_a_fork()
         ring = self.recorder.ring
         if ring is None:
             return self._last_stats

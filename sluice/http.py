@@ -50,10 +50,11 @@ class _Silence:
 
     def __init__(self, thread: int) -> None:
         self._thread = thread
+        self._pid = os.getpid()
 
     def filter(self, record: Any) -> bool:
-        """Whether somebody else's request is told of."""
-        return bool(record.thread != self._thread)
+        """Whether somebody else's request is told of; a forked child's threads have any number."""
+        return bool(record.thread != self._thread) or os.getpid() != self._pid
 
 
 class Verdict(Enum):

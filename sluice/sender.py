@@ -149,6 +149,7 @@ class Sender:
         self.turns_begun += 1
         turn = self.turns_begun
         self._do_chores()
+        there = self._ring.next_seq
         while self.time_left() > 0:
             records = self._reader.read(self._most, _MOST_OF_RECORDS)
             # What comes while this batch is sent waits for the next turn, and fills its batch.
@@ -158,13 +159,10 @@ class Sender:
                     self._reader = Reader(self._ring)  # begin again at the read mark
                     return
                 self._do_chores()
-            if not more and not self.ending:
+            if self._ring.settled_seq >= there:
                 self.last_full_turn = turn
+            if not records or not (more or self.ending):
                 return
-            if not records:
-                break
-        if not self._reader.behind:
-            self.last_full_turn = turn
 
     def _safely_turn(self) -> None:
         try:

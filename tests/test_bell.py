@@ -49,6 +49,17 @@ def test_a_bell_that_somebody_closed_reads_nothing_of_theirs_and_passes_its_time
         os.close(end)
 
 
+def test_the_end_closes_nothing_of_theirs(bell):
+    ends = close(bell)
+    bell.close()
+    theirs = os.pipe()
+    assert set(theirs) == set(ends), "the numbers are used again"
+    bell.close()
+    os.write(theirs[1], b"theirs")
+    for end in theirs:
+        os.close(end)
+
+
 def test_no_descriptor_of_ours_is_a_standard_one(tmp_path):
     """A daemon has closed them, and a library complains to number 2."""
     run_python(

@@ -83,6 +83,24 @@ def test_a_process_in_which_a_worker_has_ended_has_time_at_its_own_end(script, i
     assert len(ingest.events()) == 2
 
 
+def test_what_is_moved_from_a_child_gives_the_end_no_more_time(script):
+    found = script(
+        """
+        client.begin_worker(forks=True)
+        client.start_sender()
+        client.flush_at_end()
+        client._exit_deadline = time.monotonic() - 1
+        if os.fork() == 0:
+            task.delay()
+            os._exit(0)
+        until = time.monotonic() + 10
+        while not client._relay.moved and time.monotonic() < until: time.sleep(0.01)
+        say(client._relay.moved, client._time_to_end())
+        """
+    )
+    assert found == [1, 0.0]
+
+
 def test_a_signal_handler_may_end_it_in_the_middle_of_its_end(script, ingest):
     ingest.answer = Answer(fault="hang")
     found = script(

@@ -190,6 +190,13 @@ def test_who_gets_no_thread_says_so_makes_no_rings_and_tries_again(
         for _ in range(20): child(lambda: None)
         print(len(os.listdir("/proc/self/fd")) - before)
         print(sum("No thread can be started" in line for _, line in client.notices._waiting))
+        registered = []
+        import sluice.client
+        sluice.client.call_before_the_end = registered.append
+        for _ in range(5):
+            client._again_at = 0.0
+            task.delay()
+        assert registered == []  # once is enough
         task.delay()  # at once it is not tried again
         threading.Thread.start = start
         print(client.stats().active)
@@ -198,7 +205,41 @@ def test_who_gets_no_thread_says_so_makes_no_rings_and_tries_again(
         print(sluice.flush(5), client.stats().delivered)
         """
     )
-    assert output == ["0", "1", "False", "True", "3"]
+    assert output == ["0", "1", "False", "True", "8"]
+
+
+def test_after_shutdown_nothing_is_captured_also_where_there_was_no_thread(
+    script, ingest: IngestServer
+) -> None:
+    output = script(
+        """
+        start = threading.Thread.start
+        def refuse(self): raise RuntimeError("can't start new thread")
+        threading.Thread.start = refuse
+        task.delay()
+        print(sluice.shutdown(0.1), client.stats().captured)
+        threading.Thread.start = start
+        client._again_at = 0.0
+        task.delay()
+        print(client.stats().captured, threading.active_count())
+        """
+    )
+    assert output == ["False", "1", "1", "1"]
+
+
+def test_where_there_is_no_memory_for_a_ring_no_descriptor_is_left_behind(
+    script, ingest: IngestServer
+) -> None:
+    output = script(
+        """
+        def refuse(*_, **__): raise OSError(12, "Cannot allocate memory")
+        client._spool.create = refuse
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(10): task.delay()
+        print(len(os.listdir("/proc/self/fd")) - before)
+        """
+    )
+    assert output == ["0"]
 
 
 def test_a_worker_whose_sender_ran_before_it_was_one_has_a_helper(
@@ -244,6 +285,13 @@ def test_a_process_that_was_forked_behind_pythons_back_sends_for_itself(
         import ctypes
         task.delay()
         print(sluice.flush(5))
+        rings = os.listdir(os.environ["SLUICE_SPOOL_DIR"])
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:  # it has captured nothing
+            sluice.shutdown(5)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert os.listdir(os.environ["SLUICE_SPOOL_DIR"]) == rings
         pid = ctypes.PyDLL(None).fork()
         if pid == 0:
             for _ in range(3): task.delay()

@@ -32,6 +32,7 @@ from sluice.http import (
     Deliverer,
     Outcome,
     Verdict,
+    _Silence,
     describe,
     judge,
     seconds_to_wait,
@@ -294,6 +295,14 @@ def test_delivery_ends_when_the_time_is_up(server, delivery):
     deliver = delivery(server.url, tries=3)
     assert deliver().verdict is Verdict.LATER
     assert len(server.requests) == 3
+
+
+def test_in_a_forked_child_threads_have_any_number_and_are_heard(monkeypatch):
+    silence = _Silence(7)
+    record = SimpleNamespace(thread=7)
+    assert not silence.filter(record)
+    monkeypatch.setattr("sluice.http.os.getpid", lambda: 1)
+    assert silence.filter(record)
 
 
 # --- redirects ------------------------------------------------------------------------------------

@@ -586,8 +586,10 @@ def test_before_celery_5_7_what_follows_a_hard_limit_in_prefork_says_what_it_was
     assert bench.story()[-1] == ("retrying", "task-rejected")
 
 
-def test_a_replacement_that_ended_before_we_heard_of_it_is_later_in_time(bench):
-    request = bench.run()
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_replacement_that_ended_before_we_heard_of_it_is_later_in_time(bench, retries):
+    """Celery counts its attempts anew."""
+    request = bench.run(retries=retries)
     worker_state.requests[request.id] = request
     try:
         later = bench.request()

@@ -640,6 +640,25 @@ def test_nothing_of_an_argument_is_left_because_of_another_of_its_forms(argument
     assert clean == text.format(REPLACEMENT, REPLACEMENT)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (("Patient 4711-Z9 was told by Dr Hoffmann that the biopsy is positive, and went",), 70),
+        (
+            ("Elisabeth", "please tell Elisabeth that her account is closed as of today, and why"),
+            50,
+        ),
+        (("letter to john about the illness of his wife and all that it means" * 3, "john"), 90),
+    ],
+)
+def test_nothing_of_an_argument_that_was_cut_off_is_left_because_of_a_shorter_one(arguments, shown):
+    """Or of a part of it that names something."""
+    longest = max(arguments, key=len)
+    assert error_text(f"invalid: {longest[:shown]!r}", Arguments(arguments, {})) == (
+        "invalid: '[argument]'"
+    )
+
+
 @pytest.mark.parametrize("name", ["rule.py", "<rule>"])
 def test_source_that_was_an_argument_is_no_frame(name):
     source = "iban == 'DE89370400440532013000' and"

@@ -469,6 +469,22 @@ def test_a_turn_ends_although_events_come_all_the_time(rig):
     assert [len(numbers(body)) for body in rig.bodies] == [5, 3]
 
 
+def test_what_was_there_is_known_to_be_sent_although_full_batches_keep_coming(rig):
+    """`flush()` waits for this, and not for an end of the events."""
+    full: list[int] = []
+
+    def answer(body: bytes) -> Outcome:
+        full.append(rig.sender.last_full_turn)
+        if len(full) < 6:
+            rig.capture(MOST_EVENTS)
+        return FINE
+
+    rig.answer = answer
+    rig.capture(MOST_EVENTS + 100)
+    rig.sender.turn()
+    assert full == [0, 0, 1, 1, 1, 1, 1]
+
+
 def test_the_last_turn_sends_what_came_meanwhile(rig):
     rig.capture(5)
     came = iter([3, 2])

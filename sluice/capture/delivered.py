@@ -52,8 +52,8 @@ def attempt_of(request: Delivery) -> int:
 
 def is_next(request: Delivery, earlier: Delivery) -> bool:
     """Whether it is the next attempt, or what replaces it, and not the same delivered again."""
-    if attempt_of(request) == attempt_of(earlier):
-        return _replaced(request) == _replaced(earlier) + 1
+    if _replaced(request) == _replaced(earlier) + 1:
+        return True  # and its attempts are counted anew
     return attempt_of(request) == attempt_of(earlier) + 1
 
 

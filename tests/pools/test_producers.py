@@ -166,6 +166,7 @@ def silent_url():
         yield f"http://127.0.0.1:{front.port}/api"
 
 
+@pytest.mark.alone
 @patched
 @pytest.mark.parametrize("trouble", ["hangs", "cannot be reached"])
 def test_a_script_ends_in_time_when_the_api(
