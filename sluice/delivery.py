@@ -212,9 +212,9 @@ class Delivery:
         except RuntimeError:
             pass  # the interpreter is ending; or there are too many threads just now
 
-    def _deliver(self, body: bytes) -> Outcome:
+    def _deliver(self, body: bytes, doubt_at: float) -> Outcome:
         assert self._deliverer is not None  # noqa: S101  only its own sender calls this
-        outcome = self._deliverer.deliver(body)
+        outcome = self._deliverer.deliver(body, doubt_at)
         if outcome.verdict is Verdict.DELIVERED and self._trouble is not None:
             self._trouble = None
             if self._told:

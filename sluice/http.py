@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
+from math import inf
 from typing import Any, Final
 
 from sluice._version import __version__
@@ -28,6 +30,8 @@ LONGEST_BACKOFF: Final = 30.0
 LONGEST_RETRY_AFTER: Final = 3600.0
 #: How often a refused key, or an address that is not the API's, is tried again.
 PROBE_INTERVAL: Final = 300.0
+#: Answers of 500 to one batch before something in it may be the cause.
+_TRIES_BEFORE_DOUBT: Final = 3
 #: What `requests` says where there is no such CA bundle; the rest of its text is the path.
 _NO_BUNDLE: Final = "CA certificate bundle, invalid path"
 #: Bytes of an answer that are read, so that the connection can be used again.
@@ -86,6 +90,8 @@ class Outcome:
     reason: str = ""
     #: Seconds that the server asked to wait.
     retry_after: float | None = None
+    #: A 500: the server is in trouble, or has it with something in this batch.
+    doubtful: bool = False
 
 
 def judge(status: int, retry_after: str | None = None) -> Outcome:
@@ -100,7 +106,7 @@ def judge(status: int, retry_after: str | None = None) -> Outcome:
     if status in (400, 409, 422):
         return Outcome(Verdict.REJECTED, reason)
     if status >= 500 or status in (408, 425, 429):
-        return Outcome(Verdict.LATER, reason, seconds_to_wait(retry_after))
+        return Outcome(Verdict.LATER, reason, seconds_to_wait(retry_after), status == 500)
     if 300 <= status < 400:
         reason += " (a redirect, which is not followed: the key would go along)"
     return Outcome(Verdict.MISDIRECTED, reason)
@@ -149,6 +155,7 @@ class Deliverer:
         self._on_trouble = on_trouble
         #: Requests made so far.
         self.requests = 0
+        self._doubt_at = inf
         #: For a child that is forked beside the sender.
         self.sockets: Final = Sockets()
         self._session = _session(native.requests, self._url, settings)
@@ -166,15 +173,24 @@ class Deliverer:
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda outcome: outcome.verdict in TRY_AGAIN),
             wait=self._seconds_until_next_try,
-            stop=lambda _: time_left() <= 0,
+            stop=lambda state: time_left() <= 0 or self._doubts(state),
             sleep=pause,
             retry_error_callback=lambda state: state.outcome.result(),
         )
 
-    def deliver(self, body: bytes) -> Outcome:
-        """Post `body` until it is taken, refused for good, or the time is up."""
+    def deliver(self, body: bytes, doubt_at: float) -> Outcome:
+        """Post `body` until it is taken, refused for good, or the time is up.
+
+        From `doubt_at` (`time.monotonic`) on, also until it was answered with 500 a few times.
+        """
+        self._doubt_at = doubt_at
         outcome: Outcome = self._retrying(self._post, body)
         return outcome
+
+    def _doubts(self, state: Any) -> bool:
+        outcome: Outcome = state.outcome.result()
+        tried = bool(state.attempt_number >= _TRIES_BEFORE_DOUBT)
+        return outcome.doubtful and tried and time.monotonic() >= self._doubt_at
 
     def close(self) -> None:
         """Close the session's connections, and leave the libraries' loggers as they were."""

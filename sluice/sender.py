@@ -28,14 +28,22 @@ _MOST_OF_RECORDS: Final = MOST_BYTES - MOST_EVENTS * batch.OVERHEAD_OF_EVENT
 _CHORES_EVERY: Final = 2.0
 #: Seconds between tries while the process waits for us to end.
 _LAST_TRIES: Final = 0.2
+_HALVED: Final = (Verdict.REJECTED, Verdict.TOO_LARGE)
 _FIRST_PAUSE_AFTER_REFUSAL: Final = 1.0
+#: Seconds until a server that answers 500 to everything is asked again what it is about.
+_DOUBT_AGAIN: Final = 300.0
+#: Events in a row that a server may stumble over, each.
+_MOST_SUSPECTS: Final = 4
 _LONGEST_PAUSE_AFTER_REFUSAL: Final = 60.0
 
 
 class Deliver(Protocol):
-    """Sends one body and says what became of it; it may take its time."""
+    """Sends one body and says what became of it; it may take its time.
 
-    def __call__(self, body: bytes) -> Outcome: ...  # noqa: D102
+    Until `doubt_at`, of the clock, that is not an outcome that is `doubtful`.
+    """
+
+    def __call__(self, body: bytes, doubt_at: float) -> Outcome: ...  # noqa: D102
 
 
 @dataclass
@@ -89,6 +97,7 @@ class Sender:
         self._deadline = inf
         self._drops_reported = 0
         self._refusal_pause = 0.0
+        self._doubt_at = 0.0
         #: Turns that were begun, and the last one that left nothing undelivered.
         self.turns_begun = 0
         self.last_full_turn = 0
@@ -191,8 +200,13 @@ class Sender:
         return reviewed
 
     def _send(self, records: Sequence[Record]) -> bool:
-        """Deliver, halving what is refused.  False: the time is up and some were not sent."""
+        """Deliver, halving what is refused.  False: the time is up and some were not sent.
+
+        What is answered with 500 is halved, too: who fails alone, and one after it passes, is
+        the cause.  Where nothing passes the server is in trouble, and nothing is dropped.
+        """
         parts: list[Sequence[Record]] = [records]
+        suspects: list[Sequence[Record]] = []
         taken = False
         while parts:
             if self.time_left() <= 0:
@@ -206,22 +220,49 @@ class Sender:
                 continue
             drops = self.dropped + self._dropped_elsewhere()
             body = batch.body(wanted, self._ring.ring_id, max(0, drops - self._drops_reported))
-            outcome = self._deliver(body)
+            outcome = self._deliver(body, self._doubt_at)
             if outcome.verdict is Verdict.DELIVERED:
                 taken = True
+                self._doubt_at = 0.0
+                self._refuse(suspects, Verdict.REJECTED)
                 self._drops_reported = max(drops, self._drops_reported)
                 self.account.delivered += len(wanted)
                 self._settle(part, kept_back=kept_back)
-            elif outcome.verdict not in (Verdict.REJECTED, Verdict.TOO_LARGE):
+            elif outcome.doubtful:
+                if not self._looks_into(part, parts, suspects):
+                    return False
+            elif outcome.verdict not in _HALVED:
                 return False
             elif len(part) == 1:
-                self.account.refused[outcome.verdict.name.lower()] += 1
-                self._settle(part, kept_back=0)
+                self._refuse(suspects, Verdict.REJECTED)
+                self._refuse([part], outcome.verdict)
             else:
-                middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
+                parts += _halves(part)
         self._slow_down_if_nothing_passes(taken)
         return True
+
+    def _looks_into(
+        self,
+        part: Sequence[Record],
+        parts: list[Sequence[Record]],
+        suspects: list[Sequence[Record]],
+    ) -> bool:
+        """After answers of 500.  False: what comes after the suspects does not pass either."""
+        if len(suspects) < _MOST_SUSPECTS and len(part) > 1:
+            parts += _halves(part)
+        elif len(suspects) < _MOST_SUSPECTS and parts:
+            suspects.append(part)
+        else:
+            self._doubt_at = self._clock() + _DOUBT_AGAIN
+            return False
+        return True
+
+    def _refuse(self, parts: list[Sequence[Record]], verdict: Verdict) -> None:
+        """Drop these, each of one record, and forget them."""
+        for part in parts:
+            self.account.refused[verdict.name.lower()] += 1
+            self._settle(part, kept_back=0)
+        parts.clear()
 
     def _settle(self, part: Sequence[Record], *, kept_back: int) -> None:
         last = part[-1]
@@ -238,3 +279,9 @@ class Sender:
             max(_FIRST_PAUSE_AFTER_REFUSAL, 2 * self._refusal_pause), _LONGEST_PAUSE_AFTER_REFUSAL
         )
         self.pause(self._refusal_pause)
+
+
+def _halves(part: Sequence[Record]) -> list[Sequence[Record]]:
+    """The second half and the first, which is taken next."""
+    middle = len(part) // 2
+    return [part[middle:], part[:middle]]

@@ -178,7 +178,7 @@ def test_a_trouble_that_lasts_is_told_of_once_and_the_next_one_anew(rig, monkeyp
     monkeypatch.setattr("sluice.notices.time", clock)
     one = rig(NOBODY_LISTENS)
     delivered = Outcome(Verdict.DELIVERED)
-    one.delivery._deliverer = SimpleNamespace(deliver=lambda _: delivered, requests=0)
+    one.delivery._deliverer = SimpleNamespace(deliver=lambda *_: delivered, requests=0)
     told = []
     for verdict in (
         Verdict.LATER,
@@ -190,7 +190,7 @@ def test_a_trouble_that_lasts_is_told_of_once_and_the_next_one_anew(rig, monkeyp
         Verdict.LATER,
     ):
         if verdict is None:
-            one.delivery._deliver(b"")
+            one.delivery._deliver(b"", 0.0)
         else:
             one.delivery._on_trouble(Outcome(verdict, "reason"))
         clock.advance(61)
@@ -204,13 +204,13 @@ def test_a_trouble_that_comes_again_within_a_minute_is_told_of_after_it(rig, mon
     monkeypatch.setattr("sluice.notices.time", clock)
     one = rig(NOBODY_LISTENS)
     one.delivery._deliverer = SimpleNamespace(
-        deliver=lambda _: Outcome(Verdict.DELIVERED), requests=0
+        deliver=lambda *_: Outcome(Verdict.DELIVERED), requests=0
     )
     told = []
     for verdict, seconds in ((Verdict.LATER, 0), (None, 1), *[(Verdict.LATER, 25)] * 5, (None, 1)):
         clock.advance(seconds)
         if verdict is None:
-            one.delivery._deliver(b"")
+            one.delivery._deliver(b"", 0.0)
         else:
             one.delivery._on_trouble(Outcome(verdict, "reason"))
         told.append(len(one.told))

@@ -74,6 +74,7 @@ class Delivery:
     def __init__(self, url: str, *, tries: int = 1, **settings: Any) -> None:
         self.tries = tries
         self.time = inf
+        self.doubt_at = inf
         self.pauses: list[float] = []
         self.troubles: list[Outcome] = []
         self.deliverer = Deliverer(
@@ -85,7 +86,7 @@ class Delivery:
         )
 
     def __call__(self, body: bytes = BODY) -> Outcome:
-        return self.deliverer.deliver(body)
+        return self.deliverer.deliver(body, self.doubt_at)
 
     @property
     def reason(self) -> str:
@@ -303,6 +304,23 @@ def test_in_a_forked_child_threads_have_any_number_and_are_heard(monkeypatch):
     assert not silence.filter(record)
     monkeypatch.setattr("sluice.http.os.getpid", lambda: 1)
     assert silence.filter(record)
+
+
+@pytest.mark.parametrize(("status", "tries"), [(500, 3), (503, 9), (502, 9)])
+def test_a_500_is_doubted_after_a_few_tries_where_that_is_asked_for(
+    server, delivery, status, tries
+):
+    server.answer = Answer(status=status)
+    one = delivery(server.url, tries=9)
+    one.doubt_at = 0.0
+    outcome = one()
+    assert outcome.verdict is Verdict.LATER
+    assert outcome.doubtful is (status == 500)
+    assert len(server.requests) == tries
+    one.troubles.clear()
+    one.doubt_at = time.monotonic() + 60
+    one()
+    assert len(server.requests) == tries + 9
 
 
 # --- redirects ------------------------------------------------------------------------------------

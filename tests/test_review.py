@@ -229,7 +229,7 @@ class Rig:
     def _fail(error: BaseException) -> None:
         raise error
 
-    def _deliver(self, body: bytes) -> Outcome:
+    def _deliver(self, body: bytes, _doubt_at: float) -> Outcome:
         self.bodies.append(msgspec.json.decode(body)["events"])
         return Outcome(self.answer)
 

@@ -19,6 +19,7 @@ from tests.doubles import LAW, memory_ring
 INTERVAL = 1.0
 MIB = 1024 * 1024
 FINE, LATER = Outcome(Verdict.DELIVERED), Outcome(Verdict.LATER)
+ODD = Outcome(Verdict.LATER, doubtful=True)
 BAD, LARGE = Outcome(Verdict.REJECTED), Outcome(Verdict.TOO_LARGE)
 
 
@@ -64,8 +65,9 @@ class Rig:
             on_error=self.errors.append,
         )
 
-    def _deliver(self, body: bytes) -> Outcome:
+    def _deliver(self, body: bytes, doubt_at: float) -> Outcome:
         self.bodies.append(body)
+        self.doubt_at = doubt_at
         outcome = self.answer(body)
         if outcome.verdict is Verdict.DELIVERED:
             self.delivered += numbers(body)
@@ -503,6 +505,54 @@ def test_chores_are_done_between_batches(rig):
     rig.capture(1200)
     rig.sender.turn()
     assert rig.chores == 4
+
+
+# --- answers of 500 -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "odd", [{0}, {57}, {0, 1}, {10, 11, 12}, {3, 98}, set(range(20, 24))], ids=str
+)
+def test_an_event_that_a_server_stumbles_over_costs_itself(rig, odd):
+    """It answers with 500, each time; all but the odd ones are delivered, in their order."""
+    rig.answer = lambda body: ODD if odd & set(numbers(body)) else FINE
+    rig.capture(100)
+    rig.run(turns=3)
+    assert rig.delivered == [n for n in range(100) if n not in odd]
+    assert rig.sender.account.refused["rejected"] == len(odd)
+    assert rig.balance == 0
+
+
+def test_where_nothing_passes_the_server_is_in_trouble_and_nothing_is_dropped(rig):
+    rig.answer = lambda body: ODD
+    rig.capture(500)
+    rig.sender.turn()
+    assert len(rig.bodies) < 20
+    assert rig.sender.dropped == 0
+    rig.sender.turn()
+    assert rig.doubt_at > rig.clock.monotonic() + 200, "which is known now, for a while"
+    rig.answer = lambda body: FINE
+    rig.sender.turn()
+    assert rig.delivered == list(range(500))
+    rig.capture(1)
+    rig.sender.turn()
+    assert rig.doubt_at == 0.0
+
+
+@pytest.mark.parametrize("last", [1, 100])
+def test_what_nothing_comes_after_waits_for_what_does(rig, last):
+    """The server may be in trouble since just then."""
+    rig.answer = lambda body: ODD if last - 1 in numbers(body) else FINE
+    rig.capture(last)
+    rig.sender.turn()
+    rig.sender.turn()
+    assert rig.sender.dropped == 0
+    assert rig.pending == 1
+    rig.capture(1)
+    rig.sender.turn()
+    assert rig.delivered == [n for n in range(last + 1) if n != last - 1]
+    assert rig.sender.account.refused["rejected"] == 1
+    assert rig.balance == 0
 
 
 # --- pauses ---------------------------------------------------------------------------------------
