@@ -215,8 +215,10 @@ class Sender:
             wanted = [record for record in part if record.payload]
             kept_back = len(part) - len(wanted)
             if not wanted:
-                self._settle(part, kept_back=kept_back)
-                taken = True
+                suspects.append(part)
+                if len(suspects) == 1:  # or the mark would go beyond the others
+                    self._refuse(suspects, Verdict.REJECTED)
+                    taken = True
                 continue
             drops = self.dropped + self._dropped_elsewhere()
             body = batch.body(wanted, self._ring.ring_id, max(0, drops - self._drops_reported))
@@ -228,9 +230,8 @@ class Sender:
                 self._drops_reported = max(drops, self._drops_reported)
                 self.account.delivered += len(wanted)
                 self._settle(part, kept_back=kept_back)
-            elif outcome.doubtful:
-                if not self._looks_into(part, parts, suspects):
-                    return False
+            elif outcome.doubtful and self._looks_into(part, parts, suspects):
+                continue
             elif outcome.verdict not in _HALVED:
                 return False
             elif len(part) == 1:
@@ -238,6 +239,9 @@ class Sender:
                 self._refuse([part], outcome.verdict)
             else:
                 parts += _halves(part)
+        if suspects:
+            self._doubt_at = self._clock() + _DOUBT_AGAIN
+            return False
         self._slow_down_if_nothing_passes(taken)
         return True
 
@@ -258,10 +262,11 @@ class Sender:
         return True
 
     def _refuse(self, parts: list[Sequence[Record]], verdict: Verdict) -> None:
-        """Drop these, each of one record, and forget them."""
+        """Drop these, but for what was kept back anyway, and forget them."""
         for part in parts:
-            self.account.refused[verdict.name.lower()] += 1
-            self._settle(part, kept_back=0)
+            kept_back = sum(not record.payload for record in part)
+            self.account.refused[verdict.name.lower()] += len(part) - kept_back
+            self._settle(part, kept_back=kept_back)
         parts.clear()
 
     def _settle(self, part: Sequence[Record], *, kept_back: int) -> None:

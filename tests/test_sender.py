@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.http import Outcome, Verdict
+from sluice.ring import Record
 from sluice.sender import MOST_BYTES, MOST_EVENTS, Sender
 from sluice.testing import FakeClock
 from tests.doubles import LAW, memory_ring
@@ -537,6 +538,27 @@ def test_where_nothing_passes_the_server_is_in_trouble_and_nothing_is_dropped(ri
     rig.capture(1)
     rig.sender.turn()
     assert rig.doubt_at == 0.0
+
+
+@pytest.mark.parametrize("kept_back", [{1}, {1, 2, 3}, {0, 2}, {99}], ids=str)
+def test_what_is_kept_back_beside_such_an_event_is_counted_as_that(rig, kept_back):
+    def review(record: Record, ring_id: int) -> Record:
+        payload = b"" if record.seq in kept_back else record.payload
+        return Record(payload, record.seq, record.end, record.relayed)
+
+    rig.sender._review = review
+    rig.sender._most = 100
+    odd = min(set(range(100)) - kept_back)
+    rig.answer = lambda body: ODD if odd in numbers(body) else FINE
+    rig.capture(100)
+    rig.sender.turn()
+    rig.capture(1)
+    rig.sender.turn()
+    assert rig.delivered == [n for n in range(101) if n != odd and n not in kept_back]
+    refused = rig.sender.account.refused
+    assert (refused["rejected"], refused["before_send"]) == (1, len(kept_back))
+    assert rig.sender.account.lost == 0
+    assert rig.balance == 0
 
 
 @pytest.mark.parametrize("last", [1, 100])
