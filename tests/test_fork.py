@@ -140,16 +140,19 @@ def test_the_ring_of_a_killed_process_is_nobodys_while_its_children_live(
     output = script(
         """
         read_end, write_end = os.pipe()
+        is_forked, says_so = os.pipe()
         main = os.fork()
         if main == 0:
             task.delay()
             sluice.flush(5)
             if os.fork() == 0:
+                os.write(says_so, b".")  # only now it has let go: the hooks of a fork come first
                 os.close(write_end)
                 os.read(read_end, 1)  # until the test has looked
                 os._exit(0)
             os._exit(9)
         os.waitpid(main, 0)
+        os.read(is_forked, 1)
         spool = client._spool
         orphan = spool.take_orphan()
         print(orphan is not None)
