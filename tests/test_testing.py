@@ -235,6 +235,24 @@ def test_closes_at_once_with_a_stuck_request(answer: Answer) -> None:
     assert [thread for thread in threading.enumerate() if thread.name == "sluice-ingest"] == []
 
 
+def test_closes_quietly_where_a_connection_ends_its_listener_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = IngestServer()
+    (listener,) = server._threads
+    closing = server._closing.set
+
+    def close_and_be_connected_to() -> None:
+        closing()
+        with socket.create_connection(("127.0.0.1", server.port)):
+            listener.join(5)
+
+    monkeypatch.setattr(server._closing, "set", close_and_be_connected_to)
+    server.close()
+    assert not listener.is_alive()
+    assert server._wake.fileno() == -1
+
+
 def test_hang_keeps_nothing(server: IngestServer) -> None:
     server.answer = Answer(fault="hang")
     with connect(server) as client:

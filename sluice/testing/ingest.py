@@ -146,7 +146,7 @@ class IngestServer:
         if self._closing.is_set():
             return
         self._closing.set()
-        self._wake.send(b"!")
+        self._wake.close()  # the other end can be read then; it may also have been closed by now
         with self._changed:
             for connection in self._open.values():
                 _cut(connection)
@@ -154,7 +154,6 @@ class IngestServer:
         deadline = time.monotonic() + _CLOSE_TIMEOUT
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        self._wake.close()
 
     def _start(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, name="sluice-ingest", daemon=True)
