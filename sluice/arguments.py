@@ -135,9 +135,7 @@ class Values:
 
     def __init__(self, texts: set[str] | None) -> None:
         self._complete = texts is not None
-        # The longest first: a short value may be part of a long one.
-        found = (text for text in texts or () if len(text) >= _SHORTEST)
-        self._values = sorted(found, key=len, reverse=True)
+        self._values = [text for text in texts or () if len(text) >= _SHORTEST]
         self._work = _MOST_WORK
 
     def remove_from(self, text: str) -> str:

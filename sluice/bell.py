@@ -44,16 +44,10 @@ class Bell:
 
         `select` is the sender's own unpatched module of that name.
         """
-        poll = select.poll()
-        poll.register(self._read_end, select.POLLIN)
-
-        nothing = select.poll()
+        watch = self.watcher(select)
 
         def wait(seconds: float) -> bool:
-            if _identify(self._read_end) != self._identity:  # somebody closed it: time remains
-                nothing.poll(max(0.0, seconds) * 1000)
-                return False
-            if not poll.poll(max(0.0, seconds) * 1000):
+            if not watch(seconds):
                 return False
             try:
                 posix.read(self._read_end, _IDLE_READ)
@@ -70,8 +64,8 @@ class Bell:
         nothing = select.poll()
 
         def watch(seconds: float) -> bool:
-            ours = _identify(self._read_end) == self._identity
-            return bool((poll if ours else nothing).poll(seconds * 1000))
+            ours = _identify(self._read_end) == self._identity  # or time remains to be waited
+            return bool((poll if ours else nothing).poll(max(0.0, seconds) * 1000))
 
         return watch
 

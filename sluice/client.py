@@ -86,7 +86,7 @@ class Client:
         self._delivery: Delivery | None = None
         self._transport: Transport | None = None
         self._importing = False
-        self._was_refused = self.recorder.unserved = self._ends_in_order = False
+        self.recorder.unserved = self._ends_in_order = False
         self._again_at = 0.0
         self._ending: list[None] = [None]
         self._exit_deadline = inf
@@ -187,7 +187,8 @@ class Client:
         ring, bell, relay = self.recorder.ring, self.recorder.bell, self._relay
         if self._delivery is not None:
             self._delivery.look_after()
-        if self._delivery is not None or ring is None or bell is None or relay is None:
+            return
+        if ring is None or bell is None or relay is None:
             return
         now = self._concurrency = detect.detect()
         if now.is_green and self._native is not None and not self._native.is_island:
@@ -218,7 +219,7 @@ class Client:
         self._importing = False
         if "shutdown" in str(error):
             return  # the interpreter's end, which has no threads
-        self._delivery, self._was_refused = None, True
+        self._delivery = None
         self.recorder.unserved = True
         self._again_at = time.monotonic() + _AGAIN_AFTER
         text = message(
@@ -284,7 +285,7 @@ class Client:
         if self.recorder.ring is None:
             return False  # it has ended
         if self._delivery is None:
-            return not self._was_refused  # the first children are there before the sender
+            return not self.recorder.unserved  # the first children are there before the sender
         return not self._delivery.finished
 
     def _after_fork_in_parent(self) -> None:

@@ -18,8 +18,7 @@ from typing import Final, NamedTuple
 from sluice.batch import with_event_id
 from sluice.ring import Reader, Ring
 
-#: Records moved per child before the next child's turn, and their bytes.
-_AT_ONCE: Final = 1_000
+#: Bytes moved per child before the next child's turn; how many records the ring says.
 _AT_ONCE_BYTES: Final = 1024 * 1024
 #: Seconds from a ring's making until its child, in its first moment, writes its number there.
 _LONGEST_BIRTH: Final = 60.0
@@ -89,7 +88,7 @@ class Relay:
     def _move_from(self, reader: Reader, *, to_the_end: bool = True) -> bool:
         """Move a part, or all.  False: our ring is being written just now, and some wait."""
         while True:
-            most = min(_AT_ONCE, self._ring.room_beside)
+            most = self._ring.room_beside
             if not most:
                 return False
             records = reader.read(most, _AT_ONCE_BYTES)
@@ -123,18 +122,19 @@ class Relay:
         known = {reader.ring.ring_id for reader in children.readers}
         return [ring for ring, _ in list(self._new) if ring.ring_id not in known]
 
+    def _living(self, children: _Children) -> list[Ring]:
+        return [*(reader.ring for reader in children.readers), *self._new_rings(children)]
+
     @property
     def rings(self) -> list[Ring]:
         """The rings of the children that are not known to have ended."""
-        children = self._children
-        return [*(reader.ring for reader in children.readers), *self._new_rings(children)]
+        return self._living(self._children)
 
     @property
     def captured(self) -> int:
         """Events captured in children, also in those that have ended."""
         children = self._children
-        living = [*(reader.ring for reader in children.readers), *self._new_rings(children)]
-        return children.ended_captured + sum(ring.captured for ring in living)
+        return children.ended_captured + sum(ring.captured for ring in self._living(children))
 
     @property
     def waiting(self) -> int:

@@ -28,13 +28,13 @@ _MOST_OF_RECORDS: Final = MOST_BYTES - MOST_EVENTS * batch.OVERHEAD_OF_EVENT
 _CHORES_EVERY: Final = 2.0
 #: Seconds between tries while the process waits for us to end.
 _LAST_TRIES: Final = 0.2
-_HALVED: Final = (Verdict.REJECTED, Verdict.TOO_LARGE)
 _FIRST_PAUSE_AFTER_REFUSAL: Final = 1.0
+_LONGEST_PAUSE_AFTER_REFUSAL: Final = 60.0
+_HALVED: Final = (Verdict.REJECTED, Verdict.TOO_LARGE)
 #: Seconds until a server that answers 500 to everything is asked again what it is about.
 _DOUBT_AGAIN: Final = 300.0
 #: Events in a row that a server may stumble over, each.
 _MOST_SUSPECTS: Final = 4
-_LONGEST_PAUSE_AFTER_REFUSAL: Final = 60.0
 
 
 class Deliver(Protocol):
@@ -213,7 +213,6 @@ class Sender:
                 return False
             part = parts.pop()
             wanted = [record for record in part if record.payload]
-            kept_back = len(part) - len(wanted)
             if not wanted:
                 suspects.append(part)
                 if len(suspects) == 1:  # or the mark would go beyond the others
@@ -229,7 +228,7 @@ class Sender:
                 self._refuse(suspects, Verdict.REJECTED)
                 self._drops_reported = max(drops, self._drops_reported)
                 self.account.delivered += len(wanted)
-                self._settle(part, kept_back=kept_back)
+                self._settle(part)
             elif outcome.doubtful and self._looks_into(part, parts, suspects):
                 continue
             elif outcome.verdict not in _HALVED:
@@ -240,8 +239,7 @@ class Sender:
             else:
                 parts += _halves(part)
         if suspects:
-            self._doubt_at = self._clock() + _DOUBT_AGAIN
-            return False
+            return self._doubts_no_more()
         self._slow_down_if_nothing_passes(taken)
         return True
 
@@ -257,21 +255,24 @@ class Sender:
         elif len(suspects) < _MOST_SUSPECTS and parts:
             suspects.append(part)
         else:
-            self._doubt_at = self._clock() + _DOUBT_AGAIN
-            return False
+            return self._doubts_no_more()
         return True
+
+    def _doubts_no_more(self) -> bool:
+        """The server is in trouble, whatever it is asked: that is so for a while.  False."""
+        self._doubt_at = self._clock() + _DOUBT_AGAIN
+        return False
 
     def _refuse(self, parts: list[Sequence[Record]], verdict: Verdict) -> None:
         """Drop these, but for what was kept back anyway, and forget them."""
         for part in parts:
-            kept_back = sum(not record.payload for record in part)
-            self.account.refused[verdict.name.lower()] += len(part) - kept_back
-            self._settle(part, kept_back=kept_back)
+            self.account.refused[verdict.name.lower()] += sum(bool(r.payload) for r in part)
+            self._settle(part)
         parts.clear()
 
-    def _settle(self, part: Sequence[Record], *, kept_back: int) -> None:
+    def _settle(self, part: Sequence[Record]) -> None:
         last = part[-1]
-        self.account.refused["before_send"] += kept_back
+        self.account.refused["before_send"] += sum(not record.payload for record in part)
         self.account.lost += last.seq + 1 - self._ring.settled_seq - len(part)
         self._reader.settle(last)
 

@@ -48,6 +48,18 @@ def decoded(payload: bytes) -> Event:
     return event
 
 
+#: How a script begins that looks into the client, for `run_python`.
+CLIENT_SCRIPT = """
+import json, os, signal, sys, threading, time
+import celery, sluice
+sluice.init(flush_interval=0.05)
+app = celery.Celery(broker="memory://")
+@app.task
+def task(): pass
+client = sluice._client
+"""
+
+
 def run_python(
     code: str, *args: str, timeout: float = 60, **env: str | None
 ) -> subprocess.CompletedProcess[str]:

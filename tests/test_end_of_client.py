@@ -9,18 +9,9 @@ import textwrap
 import pytest
 
 from sluice.testing import Answer, IngestServer
-from tests.doubles import run_python
+from tests.doubles import CLIENT_SCRIPT, run_python
 
-HEADER = """
-import json, os, signal, threading, time
-import celery, sluice
-sluice.init(flush_interval=0.05)
-app = celery.Celery(broker="memory://")
-@app.task
-def task(): pass
-client = sluice._client
-def say(*report): print(json.dumps(report), flush=True)
-"""
+HEADER = CLIENT_SCRIPT + "def say(*report): print(json.dumps(report), flush=True)\n"
 
 
 @pytest.fixture

@@ -7,17 +7,11 @@ from pathlib import Path
 import pytest
 
 from sluice.testing import IngestServer
-from tests.doubles import run_python
+from tests.doubles import CLIENT_SCRIPT, run_python
 
-HEADER = """
-import json, os, sys, threading, time, multiprocessing
-import celery, sluice
-sluice.init(flush_interval=0.05)
-app = celery.Celery(broker="memory://")
-@app.task
-def task(): pass
-client = sluice._client
-def say(**report): print(json.dumps(report), flush=True)
+HEADER = (
+    CLIENT_SCRIPT
+    + """
 def child(code):
     pid = os.fork()
     if pid == 0:
@@ -25,6 +19,7 @@ def child(code):
         finally: os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 """
+)
 
 
 @pytest.fixture

@@ -76,6 +76,16 @@ class FakeRequest:
         return "timed out"
 
 
+class CutOff(FakeRequest):
+    """One of a worker whose broker and result backend are away: Celery raises."""
+
+    def on_failure(self, exc_info, *args, **kwargs):
+        raise ConnectionError("away")
+
+    def on_timeout(self, soft, timeout):
+        raise ConnectionError("away")
+
+
 class Bench:
     """An observer with a tape, a clock that tests set, and requests that are hooked to it."""
 
@@ -499,12 +509,7 @@ def test_a_request_does_not_overtake_itself(bench):
 )
 def test_an_end_is_told_also_where_celery_itself_raises_before_it_tells(exception, event):
     """A MemoryError it raises anew; with the result backend away it comes no further either."""
-
-    class Raises(FakeRequest):
-        def on_failure(self, exc_info, *args, **kwargs):
-            raise ConnectionError("the backend is away")
-
-    bench = Bench(base=Raises)
+    bench = Bench(base=CutOff)
     request = bench.run()
     with pytest.raises(ConnectionError):
         request.on_failure(error_info(exception))
@@ -616,11 +621,7 @@ def test_the_attempt_is_a_number_from_one_whatever_the_message_says(bench, retri
 
 
 def test_a_rejected_one_is_told_by_its_rejection_alone():
-    class Raises(FakeRequest):
-        def on_failure(self, exc_info, *args, **kwargs):
-            raise ConnectionError("the broker is away")
-
-    bench = Bench(base=Raises)
+    bench = Bench(base=CutOff)
     request = bench.run()
     with pytest.raises(ConnectionError):
         request.on_failure(error_info(Reject("no", requeue=True)))
@@ -628,11 +629,7 @@ def test_a_rejected_one_is_told_by_its_rejection_alone():
 
 
 def test_a_hard_limit_is_told_also_where_celery_itself_raises():
-    class Raises(FakeRequest):
-        def on_timeout(self, soft, timeout):
-            raise ConnectionError("the backend is away")
-
-    bench = Bench(base=Raises)
+    bench = Bench(base=CutOff)
     request = bench.run()
     with pytest.raises(ConnectionError):
         request.on_timeout(soft=False, timeout=3)

@@ -16,7 +16,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeAlias
 
 from billiard.einfo import ExceptionInfo
 from celery.exceptions import Ignore, Reject, Retry
@@ -47,12 +48,16 @@ _KNOWN_FIELDS: Final = frozenset(
 _TROUBLED: Final = frozenset(("failed", "retrying"))
 _COMPLETED: Final = FINAL_STATES - {"retrying"}
 _FLAGGED: Final = frozenset(("task-revoked", "task-rejected"))
+#: After these comes another delivery, which Celery publishes before it tells of them.
+_FOLLOWED: Final = frozenset(("task-retried", "task-replaced"))
 _FLAGS: Final = ("terminated", "signum", "expired", "requeue")
 
 
+P = ParamSpec("P")
+_Step: TypeAlias = "Callable[Concatenate[TaskObserver, P], None]"
+
 #: From `celery.app.task.Task.replace`, 5.3 to 5.7.
 _REPLACED: Final = "Replaced by new task"
-_IGNORED: Final = "task-ignored"
 
 
 def _comes_again(request: Delivery) -> bool:
@@ -64,6 +69,22 @@ def _is_replaced(exception: Ignore) -> bool:
     """Whether `Task.replace` has sent another task under the same id, and says so like this."""
     said = exception.args[0] if exception.args else None
     return type(said) is str and said == _REPLACED  # what else it is may compare as it likes
+
+
+def _guarded(place: str) -> Callable[[_Step[P]], _Step[P]]:
+    """For what Celery's handling of an end calls: an exception can have code of its own."""
+
+    def guard(step: _Step[P]) -> _Step[P]:
+        @wraps(step)
+        def guarded(self: TaskObserver, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            try:
+                step(self, *args, **kwargs)
+            except Exception as error:  # noqa: BLE001  rule 1
+                self.fault(place, error)
+
+        return guarded
+
+    return guard
 
 
 class TaskObserver:
@@ -84,6 +105,10 @@ class TaskObserver:
         """This process is a worker's MAIN, with a pool of this kind."""
         self.pool_has_processes = pool_has_processes
         self._pid = os.getpid()
+
+    def fault(self, place: str, error: Exception) -> None:
+        """Count a fault of ours, and have it logged."""
+        self._recorder.notices.fault(place, error)
 
     def now(self) -> float:
         """Unix time in seconds."""
@@ -120,7 +145,7 @@ class TaskObserver:
             begin(request).scheduled_for = utc(eta)
             self._report(request, now, "scheduled", extensions)
         except Exception as error:  # noqa: BLE001  rule 1
-            self._recorder.notices.fault("capture of task-received", error)
+            self.fault("capture of task-received", error)
 
     def observe(self, request: Delivery, celery_event: str, fields: dict[str, Any]) -> None:
         """Celery called `send_event`."""
@@ -143,75 +168,64 @@ class TaskObserver:
                 at = self._time_of(request, celery_event, at, extensions)
             elif celery_event == "task-started":
                 at = request.time_start or at
-            elif celery_event == "task-replaced":
-                at = request.sluice_next_received or at
+            else:
+                at = self._time_of(request, celery_event, at, extensions)
             self._report(request, at, state, extensions, fault)
         except Exception as error:  # noqa: BLE001  rule 1
-            self._recorder.notices.fault(f"capture of {celery_event}", error)
+            self.fault(f"capture of {celery_event}", error)
 
     def _fault_of(self, request: Delivery, celery_event: str, fields: dict[str, Any]) -> Fault:
         """What went wrong; without a text where that fails, which must not cost the end."""
         try:
             return fault_of(request, fields, tracebacks=self._tracebacks)
         except Exception as error:  # noqa: BLE001  rule 1
-            self._recorder.notices.fault(f"the error text of {celery_event}", error)
+            self.fault(f"the error text of {celery_event}", error)
             return Fault(None, None, None)
 
+    @_guarded("capture of task-ignored")
     def after_failure(self, request: Delivery) -> None:
         """`Ignore` ends a task without any event of Celery's; we report it."""
-        try:
-            exception = exception_of(request)
-            if isinstance(exception, Ignore):
-                self.observe(request, "task-replaced" if _is_replaced(exception) else _IGNORED, {})
-            elif isinstance(exception, Reject) and request.acknowledged:
-                # Before the task ran: Celery does not tell then, and nothing comes back.
-                self.observe(request, "task-rejected", {"requeue": False})
-        except Exception as error:  # noqa: BLE001  rule 1; exceptions can have code of their own
-            self._recorder.notices.fault(f"capture of {_IGNORED}", error)
+        exception = exception_of(request)
+        if isinstance(exception, Ignore):
+            replaced = _is_replaced(exception)
+            self.observe(request, "task-replaced" if replaced else "task-ignored", {})
+        elif isinstance(exception, Reject) and request.acknowledged:
+            # Before the task ran: Celery does not tell then, and nothing comes back.
+            self.observe(request, "task-rejected", {"requeue": False})
 
+    @_guarded("capture of task-failed")
     def failure_broken_off(self, request: Delivery) -> None:
         """Celery raised before it told of it: a MemoryError does that, or a lost backend."""
-        try:
-            exception = exception_of(request)
-            if isinstance(exception, Retry):
-                self.observe(request, "task-retried", {})
-            elif not isinstance(exception, (Ignore, Reject)):
-                self.observe(request, "task-failed", {})
-        except Exception as error:  # noqa: BLE001  as above
-            self._recorder.notices.fault("capture of task-failed", error)
+        exception = exception_of(request)
+        if isinstance(exception, Retry):
+            self.observe(request, "task-retried", {})
+        elif not isinstance(exception, (Ignore, Reject)):
+            self.observe(request, "task-failed", {})
 
+    @_guarded("capture of task-failed")
     def success_broken_off(self, request: Delivery, result: object) -> None:
         """Celery raised instead of telling how it ended."""
-        try:
-            found = result if isinstance(result, ExceptionInfo) else None
-            if found is None and isinstance(result, tuple) and len(result) > 1:
-                found = result[1] if isinstance(result[1], ExceptionInfo) else None
-            if found is not None:
-                request.sluice_failure = found
-                self.observe(request, "task-failed", {"exception": repr(exception_of(request))})
-        except Exception as error:  # noqa: BLE001  as above
-            self._recorder.notices.fault("capture of task-failed", error)
+        found = result[1] if isinstance(result, tuple) and len(result) > 1 else result
+        if isinstance(found, ExceptionInfo):
+            request.sluice_failure = found
+            self.observe(request, "task-failed", {"exception": repr(exception_of(request))})
 
+    @_guarded("capture of a time limit")
     def before_timeout(self, request: Delivery) -> None:
         """Before Celery tells of a hard limit as a failure: does the broker get it back?"""
-        try:
-            # From 5.7; before, what follows in a prefork pool decides (see `after_timeout`).
-            if not getattr(request.task, "acks_on_timeout", True) and _comes_again(request):
-                self.observe(request, "task-rejected", {"requeue": True})
-        except Exception as error:  # noqa: BLE001  as above
-            self._recorder.notices.fault("capture of a time limit", error)
+        # From 5.7; before, what follows in a prefork pool decides (see `after_timeout`).
+        if not getattr(request.task, "acks_on_timeout", True) and _comes_again(request):
+            self.observe(request, "task-rejected", {"requeue": True})
 
+    @_guarded("capture of a time limit")
     def after_timeout(self, request: Delivery) -> None:
         """Celery has dealt with a hard limit, and may have told nothing (before 5.7)."""
-        try:
-            # In a prefork pool the child was killed for it, which is a failure of its own: that
-            # acknowledges a message that is still open, or gives it back.
-            if self.pool_has_processes and _comes_again(request):
-                return
-            if not worker_state.should_terminate:
-                self.observe(request, "task-failed", {})
-        except Exception as error:  # noqa: BLE001  as above
-            self._recorder.notices.fault("capture of a time limit", error)
+        # In a prefork pool the child was killed for it, which is a failure of its own: that
+        # acknowledges a message that is still open, or gives it back.
+        if self.pool_has_processes and _comes_again(request):
+            return
+        if not worker_state.should_terminate:
+            self.observe(request, "task-failed", {})
 
     @staticmethod
     def _ends(request: Delivery, celery_event: str, fields: dict[str, Any]) -> bool:
@@ -246,7 +260,7 @@ class TaskObserver:
         request: Delivery, celery_event: str, now: float, extensions: dict[str, Scalar]
     ) -> float:
         """When it ended, by the task's own clocks: results wait while a broker is down."""
-        if celery_event == "task-retried" and request.sluice_next_received is not None:
+        if celery_event in _FOLLOWED and request.sluice_next_received is not None:
             return request.sluice_next_received
         started, runtime = request.time_start, extensions.get("runtime")
         if started is not None and isinstance(runtime, (float, int)):
