@@ -18,7 +18,7 @@ from typing import Final
 
 from sluice.bell import Bell
 from sluice.config import Settings, message
-from sluice.http import Deliverer, Outcome, Verdict
+from sluice.http import Deliverer, Outcome, Patience, Verdict
 from sluice.native import Native
 from sluice.notices import Notices
 from sluice.relay import Relay
@@ -150,6 +150,7 @@ class Delivery:
             chores=self._do_chores,
             dropped_elsewhere=lambda: sum(self._relay.lost.values()) + self._lost(),
             on_error=lambda error: self._notices.fault("the sender", error),
+            on_odd=self._on_trouble,
             review=self._review,
         )
         if self._deadline != inf:  # told to end before it began
@@ -212,9 +213,9 @@ class Delivery:
         except RuntimeError:
             pass  # the interpreter is ending; or there are too many threads just now
 
-    def _deliver(self, body: bytes, doubt_at: float) -> Outcome:
+    def _deliver(self, body: bytes, patience: Patience) -> Outcome:
         assert self._deliverer is not None  # noqa: S101  only its own sender calls this
-        outcome = self._deliverer.deliver(body, doubt_at)
+        outcome = self._deliverer.deliver(body, patience)
         if outcome.verdict is Verdict.DELIVERED and self._trouble is not None:
             self._trouble = None
             if self._told:

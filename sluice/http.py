@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sluice._version import __version__
 from sluice.config import Settings
@@ -30,8 +30,6 @@ LONGEST_BACKOFF: Final = 30.0
 LONGEST_RETRY_AFTER: Final = 3600.0
 #: How often a refused key, or an address that is not the API's, is tried again.
 PROBE_INTERVAL: Final = 300.0
-#: Answers of 500 to one batch before something in it may be the cause.
-_TRIES_BEFORE_DOUBT: Final = 3
 #: What `requests` says where there is no such CA bundle; the rest of its text is the path.
 _NO_BUNDLE: Final = "CA certificate bundle, invalid path"
 #: Bytes of an answer that are read, so that the connection can be used again.
@@ -92,6 +90,13 @@ class Outcome:
     retry_after: float | None = None
     #: A 500: the server is in trouble, or has it with something in this batch.
     doubtful: bool = False
+
+
+class Patience(NamedTuple):
+    """Answers of 500 in a row, over so many seconds, after which a body is not tried again."""
+
+    tries: int
+    seconds: float
 
 
 def judge(status: int, retry_after: str | None = None) -> Outcome:
@@ -155,7 +160,9 @@ class Deliverer:
         self._on_trouble = on_trouble
         #: Requests made so far.
         self.requests = 0
-        self._doubt_at = inf
+        self._patience = Patience(1, inf)
+        #: Answers of 500 in a row to the present body, and when the first one came.
+        self._stumbles, self._stumbled_at = 0, 0.0
         #: For a child that is forked beside the sender.
         self.sockets: Final = Sockets()
         self._session = _session(native.requests, self._url, settings)
@@ -173,24 +180,28 @@ class Deliverer:
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda outcome: outcome.verdict in TRY_AGAIN),
             wait=self._seconds_until_next_try,
-            stop=lambda state: time_left() <= 0 or self._doubts(state),
+            stop=lambda state: self._has_lost_patience(state) or time_left() <= 0,
             sleep=pause,
             retry_error_callback=lambda state: state.outcome.result(),
         )
 
-    def deliver(self, body: bytes, doubt_at: float) -> Outcome:
-        """Post `body` until it is taken, refused for good, or the time is up.
-
-        From `doubt_at` (`time.monotonic`) on, also until it was answered with 500 a few times.
-        """
-        self._doubt_at = doubt_at
+    def deliver(self, body: bytes, patience: Patience) -> Outcome:
+        """Post `body` until it is taken, refused for good, or time or patience are at an end."""
+        self._patience, self._stumbles = patience, 0
         outcome: Outcome = self._retrying(self._post, body)
         return outcome
 
-    def _doubts(self, state: Any) -> bool:
+    def _has_lost_patience(self, state: Any) -> bool:
         outcome: Outcome = state.outcome.result()
-        tried = bool(state.attempt_number >= _TRIES_BEFORE_DOUBT)
-        return outcome.doubtful and tried and time.monotonic() >= self._doubt_at
+        if not outcome.doubtful:  # the server's trouble, or the network's: not this body's
+            self._stumbles = 0
+            return False
+        now = time.monotonic()
+        if not self._stumbles:
+            self._stumbled_at = now
+        self._stumbles += 1
+        tries, seconds = self._patience
+        return self._stumbles >= tries and now - self._stumbled_at >= seconds
 
     def close(self) -> None:
         """Close the session's connections, and leave the libraries' loggers as they were."""

@@ -16,7 +16,7 @@ from math import inf
 from typing import Final, Protocol
 
 from sluice import batch
-from sluice.http import Outcome, Verdict
+from sluice.http import Outcome, Patience, Verdict
 from sluice.ring import Reader, Record, Ring
 
 MOST_EVENTS: Final = 500
@@ -31,19 +31,20 @@ _LAST_TRIES: Final = 0.2
 _FIRST_PAUSE_AFTER_REFUSAL: Final = 1.0
 _LONGEST_PAUSE_AFTER_REFUSAL: Final = 60.0
 _HALVED: Final = (Verdict.REJECTED, Verdict.TOO_LARGE)
-#: Seconds until a server that answers 500 to everything is asked again what it is about.
-_DOUBT_AGAIN: Final = 300.0
+#: Answers of 500 in a row to one body, and seconds of them, before it may be what is in it.
+_TRIES: Final = 3
+_PATIENCE: Final = 60.0
+#: Seconds of them where events that came after it fared no better, or none had come.
+_PATIENCE_WITH_TROUBLE: Final = 300.0
+_PATIENCE_FOR_MORE: Final = 5.0
 #: Events in a row that a server may stumble over, each.
 _MOST_SUSPECTS: Final = 4
 
 
 class Deliver(Protocol):
-    """Sends one body and says what became of it; it may take its time.
+    """Sends one body and says what became of it; it may take its time."""
 
-    Until `doubt_at`, of the clock, that is not an outcome that is `doubtful`.
-    """
-
-    def __call__(self, body: bytes, doubt_at: float) -> Outcome: ...  # noqa: D102
+    def __call__(self, body: bytes, patience: Patience) -> Outcome: ...  # noqa: D102
 
 
 @dataclass
@@ -59,14 +60,29 @@ class Account:
     lost: int = 0
 
 
+@dataclass
+class _Batch:
+    """One on its way."""
+
+    #: What is still to be offered, in the order of the ring; the next is the last.
+    parts: list[Sequence[Record]]
+    #: Not settled yet: it was answered with 500 (None), or is refused and comes after such a one.
+    suspects: list[tuple[Sequence[Record], Verdict | None]] = field(default_factory=list)
+    #: It is being looked for what a server stumbles over.
+    doubted: bool = False
+    #: Something passed, or was nobody's to send.
+    taken: bool = False
+
+
 class Sender:
     """Sends what is in `ring` until told to end.
 
     `wait(seconds)` returns at once, and True, when someone rang; `chores()` is called at least
     every `interval` seconds, and every two, while nothing blocks, also between the tries of one
     batch.
-    `on_error` gets an exception that was not foreseen; the loop goes on.  `review` gives
-    the record to send in place of another, with an empty payload for none.
+    `on_error` gets an exception that was not foreseen; the loop goes on.  `on_odd` hears of an
+    event that is dropped because the server stumbles over it.  `review` gives the record to
+    send in place of another, with an empty payload for none.
     """
 
     def __init__(
@@ -80,6 +96,7 @@ class Sender:
         chores: Callable[[], None],
         dropped_elsewhere: Callable[[], int],
         on_error: Callable[[BaseException], None],
+        on_odd: Callable[[Outcome], None],
         review: Callable[[Record, int], Record] | None = None,
     ) -> None:
         self.account: Final = Account()
@@ -92,12 +109,14 @@ class Sender:
         self._chores = chores
         self._dropped_elsewhere = dropped_elsewhere
         self._on_error = on_error
+        self._on_odd = on_odd
         self._review = review
         self._most = MOST_EVENTS if review is None else _MOST_REVIEWED
         self._deadline = inf
         self._drops_reported = 0
         self._refusal_pause = 0.0
-        self._doubt_at = 0.0
+        self._patience = _PATIENCE
+        self._chores_at = clock()
         #: Turns that were begun, and the last one that left nothing undelivered.
         self.turns_begun = 0
         self.last_full_turn = 0
@@ -183,6 +202,7 @@ class Sender:
 
     def _do_chores(self) -> None:
         """Also in the middle of a batch, which they must not disturb."""
+        self._chores_at = self._clock()
         try:
             self._chores()
         except BaseException as error:  # noqa: BLE001  as above
@@ -200,75 +220,112 @@ class Sender:
         return reviewed
 
     def _send(self, records: Sequence[Record]) -> bool:
-        """Deliver, halving what is refused.  False: the time is up and some were not sent.
+        """Deliver, halving what is refused.  False: some were not sent, for now.
 
-        What is answered with 500 is halved, too: who fails alone, and one after it passes, is
-        the cause.  Where nothing passes the server is in trouble, and nothing is dropped.
+        What is answered with 500, and nothing else, for a minute is halved, too.  A single event
+        that is answered so is a suspect, and is dropped if it is again after one behind it
+        passed.  Where nothing passes the server is in trouble, and nothing is dropped.
         """
-        parts: list[Sequence[Record]] = [records]
-        suspects: list[Sequence[Record]] = []
-        taken = False
-        while parts:
-            if self.time_left() <= 0:
+        this = _Batch([records])
+        further = False
+        while this.parts:
+            if self.time_left() <= 0 or not self._offer(this):
                 return False
-            part = parts.pop()
-            wanted = [record for record in part if record.payload]
-            if not wanted:
-                suspects.append(part)
-                if len(suspects) == 1:  # or the mark would go beyond the others
-                    self._refuse(suspects, Verdict.REJECTED)
-                    taken = True
-                continue
-            drops = self.dropped + self._dropped_elsewhere()
-            body = batch.body(wanted, self._ring.ring_id, max(0, drops - self._drops_reported))
-            outcome = self._deliver(body, self._doubt_at)
-            if outcome.verdict is Verdict.DELIVERED:
-                taken = True
-                self._doubt_at = 0.0
-                self._refuse(suspects, Verdict.REJECTED)
-                self._drops_reported = max(drops, self._drops_reported)
-                self.account.delivered += len(wanted)
-                self._settle(part)
-            elif outcome.doubtful and self._looks_into(part, parts, suspects):
-                continue
-            elif outcome.verdict not in _HALVED:
-                return False
-            elif len(part) == 1:
-                self._refuse(suspects, Verdict.REJECTED)
-                self._refuse([part], outcome.verdict)
-            else:
-                parts += _halves(part)
-        if suspects:
-            return self._doubts_no_more()
-        self._slow_down_if_nothing_passes(taken)
+            if self._clock() - self._chores_at >= _CHORES_EVERY:
+                self._do_chores()
+            if this.suspects and not this.parts and not further:
+                further = True
+                this.parts += self._next_batch()
+        if this.suspects:
+            self._patience = min(max(_PATIENCE_FOR_MORE, 2 * self._patience), _PATIENCE)
+            return False
+        self._slow_down_if_nothing_passes(this.taken)
         return True
 
-    def _looks_into(
-        self,
-        part: Sequence[Record],
-        parts: list[Sequence[Record]],
-        suspects: list[Sequence[Record]],
-    ) -> bool:
-        """After answers of 500.  False: what comes after the suspects does not pass either."""
-        if len(suspects) < _MOST_SUSPECTS and len(part) > 1:
-            parts += _halves(part)
-        elif len(suspects) < _MOST_SUSPECTS and parts:
-            suspects.append(part)
-        else:
-            return self._doubts_no_more()
-        return True
+    def _next_batch(self) -> list[Sequence[Record]]:
+        records = self._reader.read(self._most, _MOST_OF_RECORDS)
+        return [self._reviewed(records)] if records else []
 
-    def _doubts_no_more(self) -> bool:
-        """The server is in trouble, whatever it is asked: that is so for a while.  False."""
-        self._doubt_at = self._clock() + _DOUBT_AGAIN
-        return False
-
-    def _refuse(self, parts: list[Sequence[Record]], verdict: Verdict) -> None:
-        """Drop these, but for what was kept back anyway, and forget them."""
-        for part in parts:
-            self.account.refused[verdict.name.lower()] += sum(bool(r.payload) for r in part)
+    def _offer(self, this: _Batch) -> bool:
+        """Offer the next part.  False: that is all for now."""
+        part = this.parts.pop()
+        wanted = [record for record in part if record.payload]
+        if not wanted:
+            this.taken = True
+            self._refuse_in_order(this, part, Verdict.REJECTED)
+            return True
+        drops = self.dropped + self._dropped_elsewhere()
+        body = batch.body(wanted, self._ring.ring_id, max(0, drops - self._drops_reported))
+        patience = Patience(_TRIES, 0.0 if this.doubted else self._patience)
+        if this.doubted and len(part) > 1:  # nobody is judged by this one
+            patience = Patience(1, 0.0)
+        outcome = self._deliver(body, patience)
+        if outcome.verdict is Verdict.DELIVERED:
+            this.taken = True
+            self._drops_reported = max(drops, self._drops_reported)
+            if not self._judge(this.suspects):
+                return False
+            self.account.delivered += len(wanted)
             self._settle(part)
-        parts.clear()
+            if not this.doubted:
+                self._patience = _PATIENCE
+        elif outcome.doubtful:
+            return self._looks_into(this, part)
+        elif outcome.verdict not in _HALVED:
+            return False
+        elif len(part) > 1:
+            this.parts += _halves(part)
+        else:
+            self._refuse_in_order(this, part, outcome.verdict)
+        return True
+
+    def _looks_into(self, this: _Batch, part: Sequence[Record]) -> bool:
+        """After answers of 500.  False: too much in a row is answered so."""
+        this.doubted = True
+        if len(part) > 1:
+            this.parts += _halves(part)
+        elif sum(verdict is None for _, verdict in this.suspects) < _MOST_SUSPECTS:
+            this.suspects.append((part, None))
+        else:
+            self._patience = _PATIENCE_WITH_TROUBLE
+            return False
+        return True
+
+    def _judge(self, suspects: list[tuple[Sequence[Record], Verdict | None]]) -> bool:
+        """Ask for each again, now that something has passed.  False: the time is up."""
+        while suspects:
+            part, verdict = suspects[0]
+            if verdict is None:
+                body = batch.body(part, self._ring.ring_id)
+                outcome = self._deliver(body, Patience(_TRIES, 0.0))
+                if outcome.verdict is Verdict.DELIVERED:  # the server was in trouble, for a while
+                    self.account.delivered += 1
+                    self._settle(part)
+                    del suspects[0]
+                    continue
+                verdict = Verdict.REJECTED if outcome.doubtful else outcome.verdict
+                if verdict not in _HALVED or self.time_left() <= 0:
+                    return False
+                self._patience = 0.0  # where there is one there may be more
+                self._on_odd(Outcome(verdict, outcome.reason))
+            self._refuse(part, verdict)
+            del suspects[0]
+        return True
+
+    def _refuse_in_order(self, this: _Batch, part: Sequence[Record], verdict: Verdict) -> None:
+        """Drop it, or remember to: the read mark does not go beyond a suspect.
+
+        A refusal is no sign that what is good would pass.
+        """
+        if this.suspects:
+            this.suspects.append((part, verdict))
+        else:
+            self._refuse(part, verdict)
+
+    def _refuse(self, part: Sequence[Record], verdict: Verdict) -> None:
+        """Drop these, but for what was kept back anyway."""
+        self.account.refused[verdict.name.lower()] += sum(bool(r.payload) for r in part)
+        self._settle(part)
 
     def _settle(self, part: Sequence[Record]) -> None:
         last = part[-1]

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from email.utils import format_datetime
+from itertools import cycle
 from math import inf
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ from sluice.http import (
     TRY_AGAIN,
     Deliverer,
     Outcome,
+    Patience,
     Verdict,
     _Silence,
     describe,
@@ -74,7 +76,7 @@ class Delivery:
     def __init__(self, url: str, *, tries: int = 1, **settings: Any) -> None:
         self.tries = tries
         self.time = inf
-        self.doubt_at = inf
+        self.patience = Patience(1, inf)
         self.pauses: list[float] = []
         self.troubles: list[Outcome] = []
         self.deliverer = Deliverer(
@@ -86,7 +88,7 @@ class Delivery:
         )
 
     def __call__(self, body: bytes = BODY) -> Outcome:
-        return self.deliverer.deliver(body, self.doubt_at)
+        return self.deliverer.deliver(body, self.patience)
 
     @property
     def reason(self) -> str:
@@ -306,21 +308,26 @@ def test_in_a_forked_child_threads_have_any_number_and_are_heard(monkeypatch):
     assert silence.filter(record)
 
 
-@pytest.mark.parametrize(("status", "tries"), [(500, 3), (503, 9), (502, 9)])
-def test_a_500_is_doubted_after_a_few_tries_where_that_is_asked_for(
-    server, delivery, status, tries
-):
-    server.answer = Answer(status=status)
+@pytest.mark.parametrize(
+    ("answers", "patience", "tries"),
+    [
+        ([500], Patience(3, 0.0), 3),
+        ([500], Patience(1, 0.0), 1),
+        ([500], Patience(3, 60.0), 9),
+        ([503], Patience(3, 0.0), 9),
+        ([502], Patience(3, 0.0), 9),
+        ([503, 503, 500, 500, 500], Patience(3, 0.0), 5),
+        ([500, 500, 503, 500, 500, 503], Patience(3, 0.0), 9),
+    ],
+)
+def test_answers_of_500_in_a_row_end_its_patience(server, delivery, answers, patience, tries):
+    """Any other answer says that it is not the body."""
+    statuses = cycle(answers)
+    server.answer = lambda _: Answer(status=next(statuses))
     one = delivery(server.url, tries=9)
-    one.doubt_at = 0.0
-    outcome = one()
-    assert outcome.verdict is Verdict.LATER
-    assert outcome.doubtful is (status == 500)
+    one.patience = patience
+    assert one().verdict is Verdict.LATER
     assert len(server.requests) == tries
-    one.troubles.clear()
-    one.doubt_at = time.monotonic() + 60
-    one()
-    assert len(server.requests) == tries + 9
 
 
 # --- redirects ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.events import Job, Worker
-from sluice.http import Outcome, Verdict
+from sluice.http import Outcome, Patience, Verdict
 from sluice.notices import Notices
 from sluice.recorder import Recorder
 from sluice.review import SLOW, Review
@@ -219,6 +219,7 @@ class Rig:
             chores=self._count_chores,
             dropped_elsewhere=int,
             on_error=self._fail,
+            on_odd=self._fail,
             review=Review(before_send, Notices(), clock=self.clock.monotonic),
         )
 
@@ -229,7 +230,7 @@ class Rig:
     def _fail(error: BaseException) -> None:
         raise error
 
-    def _deliver(self, body: bytes, _doubt_at: float) -> Outcome:
+    def _deliver(self, body: bytes, _patience: Patience) -> Outcome:
         self.bodies.append(msgspec.json.decode(body)["events"])
         return Outcome(self.answer)
 

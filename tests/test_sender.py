@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sluice.http import Outcome, Verdict
+from sluice.http import Outcome, Patience, Verdict
 from sluice.ring import Record
 from sluice.sender import MOST_BYTES, MOST_EVENTS, Sender
 from sluice.testing import FakeClock
@@ -50,6 +50,8 @@ class Rig:
         #: The numbers of the events that were delivered, in order.
         self.delivered: list[int] = []
         self.errors: list[BaseException] = []
+        self.odd: list[Outcome] = []
+        self.patience = Patience(0, 0.0)
         self.chores = 0
         self.rung = False
         self.elsewhere = 0
@@ -64,11 +66,12 @@ class Rig:
             chores=self._do_chores,
             dropped_elsewhere=lambda: self.elsewhere,
             on_error=self.errors.append,
+            on_odd=self.odd.append,
         )
 
-    def _deliver(self, body: bytes, doubt_at: float) -> Outcome:
+    def _deliver(self, body: bytes, patience: Patience) -> Outcome:
         self.bodies.append(body)
-        self.doubt_at = doubt_at
+        self.patience = patience
         outcome = self.answer(body)
         if outcome.verdict is Verdict.DELIVERED:
             self.delivered += numbers(body)
@@ -530,14 +533,16 @@ def test_where_nothing_passes_the_server_is_in_trouble_and_nothing_is_dropped(ri
     rig.sender.turn()
     assert len(rig.bodies) < 20
     assert rig.sender.dropped == 0
+    rig.bodies.clear()
+    rig.answer = lambda body: LATER
     rig.sender.turn()
-    assert rig.doubt_at > rig.clock.monotonic() + 200, "which is known now, for a while"
+    assert rig.patience.seconds == 300, "which is known now, for a while"
     rig.answer = lambda body: FINE
     rig.sender.turn()
     assert rig.delivered == list(range(500))
     rig.capture(1)
     rig.sender.turn()
-    assert rig.doubt_at == 0.0
+    assert rig.patience.seconds == 60
 
 
 @pytest.mark.parametrize("kept_back", [{1}, {1, 2, 3}, {0, 2}, {99}], ids=str)
@@ -575,6 +580,42 @@ def test_what_nothing_comes_after_waits_for_what_does(rig, last):
     assert rig.delivered == [n for n in range(last + 1) if n != last - 1]
     assert rig.sender.account.refused["rejected"] == 1
     assert rig.balance == 0
+
+
+def asked_again(rig: Rig, then: Callable[[], Outcome]) -> None:
+    """A turn in which the first of two is suspected, the second passes, and the first is again."""
+    asked: list[int] = []
+
+    def answer(body: bytes) -> Outcome:
+        asked.extend(numbers(body)[:1] if len(numbers(body)) == 1 else [])
+        if numbers(body) == [1]:
+            return FINE
+        return then() if asked == [0, 1, 0] else ODD
+
+    rig.answer = answer
+    rig.capture(2)
+    rig.sender.turn()
+    assert asked == [0, 1, 0]
+    assert rig.sender.dropped == 0
+
+
+def test_the_end_of_the_time_condemns_nobody(rig):
+    def in_the_last_moment() -> Outcome:
+        rig.sender.end_by(rig.clock.monotonic())
+        return ODD
+
+    asked_again(rig, in_the_last_moment)
+    assert rig.pending == 2
+
+
+def test_drops_that_were_told_are_told_no_second_time(rig):
+    rig.elsewhere = 5
+    asked_again(rig, lambda: LATER)
+    assert rig.delivered == [1]
+    rig.answer = lambda body: FINE
+    rig.bodies.clear()
+    rig.sender.turn()
+    assert [drops_in(body) for body in rig.bodies] == [[0, 0]]
 
 
 # --- pauses ---------------------------------------------------------------------------------------
