@@ -18,10 +18,11 @@ from sluice import batch, native
 from sluice.capture.request import TaskObserver
 from sluice.config import Secret, Settings
 from sluice.detect import detect
+from sluice.dispatch import Deliver
 from sluice.events import encode_job
 from sluice.http import Deliverer, Patience, Verdict
 from sluice.ring import Record, Ring
-from sluice.sender import MOST_EVENTS, Deliver, Sender
+from sluice.sender import MOST_EVENTS, Sender
 
 #: Events of one round, and bytes of the ring that holds them.
 EVENTS, ROOM = 50_000, 64 << 20

@@ -111,7 +111,8 @@ def judge(status: int, retry_after: str | None = None) -> Outcome:
     if status in (400, 409, 422):
         return Outcome(Verdict.REJECTED, reason)
     if status >= 500 or status in (408, 425, 429):
-        return Outcome(Verdict.LATER, reason, seconds_to_wait(retry_after), status == 500)
+        wait = seconds_to_wait(retry_after)
+        return Outcome(Verdict.LATER, reason, wait, doubtful=status == 500 and wait is None)
     if 300 <= status < 400:
         reason += " (a redirect, which is not followed: the key would go along)"
     return Outcome(Verdict.MISDIRECTED, reason)

@@ -330,6 +330,13 @@ def test_answers_of_500_in_a_row_end_its_patience(server, delivery, answers, pat
     assert len(server.requests) == tries
 
 
+@pytest.mark.parametrize(
+    ("retry_after", "doubtful"), [(None, True), ("120", False), ("soon", True)]
+)
+def test_a_500_that_says_when_to_come_back_is_about_the_server(retry_after, doubtful):
+    assert judge(500, retry_after).doubtful is doubtful
+
+
 # --- redirects ------------------------------------------------------------------------------------
 
 

@@ -107,8 +107,8 @@ def test_http_knows_no_rings():
 
 
 def test_the_sender_knows_neither_celery_nor_where_it_runs():
-    for name in ("sluice.sender", "sluice.delivery", "sluice.relay", "sluice.batch"):
-        module = MODULES[name]
+    for name in ("sender", "dispatch", "delivery", "relay", "batch"):
+        module = MODULES[f"sluice.{name}"]
         assert not module.uses("celery", "kombu", "billiard", "sluice.capture", "sluice.transports")
         assert not module.uses("requests", "urllib3", "tenacity", "logging.handlers")
 
@@ -118,11 +118,11 @@ def test_the_ring_needs_the_standard_library_and_untracked_structs_and_nothing_e
     assert roots <= sys.stdlib_module_names | {"msgspec"}
 
 
-@pytest.mark.parametrize(
-    "name", ["sluice.ring", "sluice.sender", "sluice.batch", "sluice.scrub", "sluice.arguments"]
-)
+@pytest.mark.parametrize("name", ["ring", "sender", "dispatch", "batch", "scrub", "arguments"])
 def test_these_have_no_clock_thread_or_network(name):
-    assert not MODULES[name].uses("time", "threading", "socket", "select", "logging", "asyncio")
+    assert not MODULES[f"sluice.{name}"].uses(
+        "time", "threading", "socket", "select", "logging", "asyncio"
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice.http import Outcome, Patience, Verdict
-from sluice.ring import Record
 from sluice.sender import MOST_BYTES, MOST_EVENTS, Sender
 from sluice.testing import FakeClock
 from tests.doubles import LAW, memory_ring
@@ -20,7 +19,6 @@ from tests.doubles import LAW, memory_ring
 INTERVAL = 1.0
 MIB = 1024 * 1024
 FINE, LATER = Outcome(Verdict.DELIVERED), Outcome(Verdict.LATER)
-ODD = Outcome(Verdict.LATER, doubtful=True)
 BAD, LARGE = Outcome(Verdict.REJECTED), Outcome(Verdict.TOO_LARGE)
 
 
@@ -49,9 +47,7 @@ class Rig:
         self.bodies: list[bytes] = []
         #: The numbers of the events that were delivered, in order.
         self.delivered: list[int] = []
-        self.errors: list[BaseException] = []
-        self.odd: list[Outcome] = []
-        self.patience = Patience(0, 0.0)
+        self.errors: list[object] = []
         self.chores = 0
         self.rung = False
         self.elsewhere = 0
@@ -66,12 +62,11 @@ class Rig:
             chores=self._do_chores,
             dropped_elsewhere=lambda: self.elsewhere,
             on_error=self.errors.append,
-            on_odd=self.odd.append,
+            on_odd=self.errors.append,
         )
 
     def _deliver(self, body: bytes, patience: Patience) -> Outcome:
         self.bodies.append(body)
-        self.patience = patience
         outcome = self.answer(body)
         if outcome.verdict is Verdict.DELIVERED:
             self.delivered += numbers(body)
@@ -432,7 +427,10 @@ def test_a_fault_is_not_repeated_without_a_pause(rig):
 
     rig.answer = answer
     rig.run(turns=10)
-    assert all(b - a >= INTERVAL for a, b in pairwise(times))
+    apart = [b - a for a, b in pairwise(times)]
+    assert all(seconds >= INTERVAL for seconds in apart[:4])
+    assert len(apart) > 200, "again and again, in the time that is left at the end"
+    assert all(seconds >= 0.19 for seconds in apart[:-1])
 
 
 def test_a_chore_that_fails_stops_nothing_but_its_turn(rig):
@@ -509,113 +507,6 @@ def test_chores_are_done_between_batches(rig):
     rig.capture(1200)
     rig.sender.turn()
     assert rig.chores == 4
-
-
-# --- answers of 500 -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "odd", [{0}, {57}, {0, 1}, {10, 11, 12}, {3, 98}, set(range(20, 24))], ids=str
-)
-def test_an_event_that_a_server_stumbles_over_costs_itself(rig, odd):
-    """It answers with 500, each time; all but the odd ones are delivered, in their order."""
-    rig.answer = lambda body: ODD if odd & set(numbers(body)) else FINE
-    rig.capture(100)
-    rig.run(turns=3)
-    assert rig.delivered == [n for n in range(100) if n not in odd]
-    assert rig.sender.account.refused["rejected"] == len(odd)
-    assert rig.balance == 0
-
-
-def test_where_nothing_passes_the_server_is_in_trouble_and_nothing_is_dropped(rig):
-    rig.answer = lambda body: ODD
-    rig.capture(500)
-    rig.sender.turn()
-    assert len(rig.bodies) < 20
-    assert rig.sender.dropped == 0
-    rig.bodies.clear()
-    rig.answer = lambda body: LATER
-    rig.sender.turn()
-    assert rig.patience.seconds == 300, "which is known now, for a while"
-    rig.answer = lambda body: FINE
-    rig.sender.turn()
-    assert rig.delivered == list(range(500))
-    rig.capture(1)
-    rig.sender.turn()
-    assert rig.patience.seconds == 60
-
-
-@pytest.mark.parametrize("kept_back", [{1}, {1, 2, 3}, {0, 2}, {99}], ids=str)
-def test_what_is_kept_back_beside_such_an_event_is_counted_as_that(rig, kept_back):
-    def review(record: Record, ring_id: int) -> Record:
-        payload = b"" if record.seq in kept_back else record.payload
-        return Record(payload, record.seq, record.end, record.relayed)
-
-    rig.sender._review = review
-    rig.sender._most = 100
-    odd = min(set(range(100)) - kept_back)
-    rig.answer = lambda body: ODD if odd in numbers(body) else FINE
-    rig.capture(100)
-    rig.sender.turn()
-    rig.capture(1)
-    rig.sender.turn()
-    assert rig.delivered == [n for n in range(101) if n != odd and n not in kept_back]
-    refused = rig.sender.account.refused
-    assert (refused["rejected"], refused["before_send"]) == (1, len(kept_back))
-    assert rig.sender.account.lost == 0
-    assert rig.balance == 0
-
-
-@pytest.mark.parametrize("last", [1, 100])
-def test_what_nothing_comes_after_waits_for_what_does(rig, last):
-    """The server may be in trouble since just then."""
-    rig.answer = lambda body: ODD if last - 1 in numbers(body) else FINE
-    rig.capture(last)
-    rig.sender.turn()
-    rig.sender.turn()
-    assert rig.sender.dropped == 0
-    assert rig.pending == 1
-    rig.capture(1)
-    rig.sender.turn()
-    assert rig.delivered == [n for n in range(last + 1) if n != last - 1]
-    assert rig.sender.account.refused["rejected"] == 1
-    assert rig.balance == 0
-
-
-def asked_again(rig: Rig, then: Callable[[], Outcome]) -> None:
-    """A turn in which the first of two is suspected, the second passes, and the first is again."""
-    asked: list[int] = []
-
-    def answer(body: bytes) -> Outcome:
-        asked.extend(numbers(body)[:1] if len(numbers(body)) == 1 else [])
-        if numbers(body) == [1]:
-            return FINE
-        return then() if asked == [0, 1, 0] else ODD
-
-    rig.answer = answer
-    rig.capture(2)
-    rig.sender.turn()
-    assert asked == [0, 1, 0]
-    assert rig.sender.dropped == 0
-
-
-def test_the_end_of_the_time_condemns_nobody(rig):
-    def in_the_last_moment() -> Outcome:
-        rig.sender.end_by(rig.clock.monotonic())
-        return ODD
-
-    asked_again(rig, in_the_last_moment)
-    assert rig.pending == 2
-
-
-def test_drops_that_were_told_are_told_no_second_time(rig):
-    rig.elsewhere = 5
-    asked_again(rig, lambda: LATER)
-    assert rig.delivered == [1]
-    rig.answer = lambda body: FINE
-    rig.bodies.clear()
-    rig.sender.turn()
-    assert [drops_in(body) for body in rig.bodies] == [[0, 0]]
 
 
 # --- pauses ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -240,12 +240,13 @@ def test_closes_quietly_where_a_connection_ends_its_listener_first(
 ) -> None:
     server = IngestServer()
     (listener,) = server._threads
-    closing = server._closing.set
+    closing, address = server._closing.set, ("127.0.0.1", server.port)
 
     def close_and_be_connected_to() -> None:
         closing()
-        with socket.create_connection(("127.0.0.1", server.port)):
+        with suppress(ConnectionRefusedError), socket.create_connection(address):
             listener.join(5)
+        listener.join(5)
 
     monkeypatch.setattr(server._closing, "set", close_and_be_connected_to)
     server.close()
