@@ -487,6 +487,24 @@ def test_a_retry_is_reported_before_the_next_attempt_that_overtook_it(bench):
     ]
 
 
+def test_an_attempt_that_overtook_one_can_be_overtaken_itself(bench):
+    """Celery forgets it when the first one ends: `task_ready` goes by the id."""
+    attempts = [bench.run(retries=0)]
+    worker_state.requests[attempts[0].id] = attempts[0]
+    for number in (1, 2):
+        attempts.append(bench.run(retries=number))
+        worker_state.requests[attempts[number].id] = attempts[number]
+        before = attempts[number - 1]
+        bench.now += 1
+        before.send_event("task-retried", exception="ConnectionError()")
+        worker_state.requests.pop(before.id, None)
+    attempts[2].send_event("task-succeeded", runtime=1.0)
+    times = {(event.job.attempt, event.job.state): event.timestamp for event in bench.tape.events}
+    assert times[1, "retrying"] == times[2, "queued"]
+    assert times[2, "retrying"] == times[3, "queued"]
+    assert bench.observer._overtook == {}
+
+
 def test_a_request_does_not_overtake_itself(bench):
     request = bench.request()
     worker_state.requests["the-id"] = request

@@ -47,6 +47,7 @@ _KNOWN_FIELDS: Final = frozenset(
 )
 _TROUBLED: Final = frozenset(("failed", "retrying"))
 _COMPLETED: Final = FINAL_STATES - {"retrying"}
+_MOST_OVERTAKING: Final = 1000
 _FLAGGED: Final = frozenset(("task-revoked", "task-rejected"))
 #: After these comes another delivery, which Celery publishes before it tells of them.
 _FOLLOWED: Final = frozenset(("task-retried", "task-replaced"))
@@ -100,6 +101,9 @@ class TaskObserver:
         self.pool_has_processes = False
         self._pid = 0
         self.hooked_classes: dict[type, type] = {}
+        #: Attempts that were received before the one before them was reported.  When that one
+        #: ends, Celery forgets this one instead (`state.task_ready` goes by the id).
+        self._overtook: dict[str, Delivery] = {}
 
     def begin_worker(self, *, pool_has_processes: bool) -> None:
         """This process is a worker's MAIN, with a pool of this kind."""
@@ -132,10 +136,13 @@ class TaskObserver:
         try:
             now = self._clock()
             earlier = worker_state.requests.get(request.id)
+            if earlier is None and self._overtook:
+                earlier = self._overtook.get(request.id)
             if earlier is not None and is_next(request, earlier):
                 # Celery publishes a retry before it reports it: take this as the latest
                 # moment at which the earlier attempt can have ended.
                 earlier.sluice_next_received = now
+                self._note_overtaking(request)
             eta = request.eta
             later = eta is not None and eta.timestamp() > now
             extensions: dict[str, Scalar] = {"celeryEvent": "task-received"}
@@ -146,6 +153,12 @@ class TaskObserver:
             self._report(request, now, "scheduled", extensions)
         except Exception as error:  # noqa: BLE001  rule 1
             self.fault("capture of task-received", error)
+
+    def _note_overtaking(self, request: Delivery) -> None:
+        overtook = self._overtook
+        if len(overtook) >= _MOST_OVERTAKING:  # ends that were never told: a lost broker's
+            overtook.clear()
+        overtook[request.id] = request
 
     def observe(self, request: Delivery, celery_event: str, fields: dict[str, Any]) -> None:
         """Celery called `send_event`."""
@@ -171,8 +184,15 @@ class TaskObserver:
             else:
                 at = self._time_of(request, celery_event, at, extensions)
             self._report(request, at, state, extensions, fault)
+            if self._overtook and state in FINAL_STATES:
+                self._forget_overtaking(request)
         except Exception as error:  # noqa: BLE001  rule 1
             self.fault(f"capture of {celery_event}", error)
+
+    def _forget_overtaking(self, request: Delivery) -> None:
+        """It has ended, and was not overtaken itself."""
+        if self._overtook.get(request.id) is request:
+            del self._overtook[request.id]
 
     def _fault_of(self, request: Delivery, celery_event: str, fields: dict[str, Any]) -> Fault:
         """What went wrong; without a text where that fails, which must not cost the end."""
