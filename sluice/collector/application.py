@@ -19,6 +19,7 @@ from typing import Any, Final
 import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from sluice.collector.database import Database
 from sluice.collector.guard import Guard
@@ -56,7 +57,7 @@ class Collector:
         self._told: dict[str, float] = {}
         self._ticks: Ticks | None = None
         # Whatever is begun here is ended by `_life`.
-        self.app = Guard(
+        self.app: ASGIApp = Guard(
             Starlette(
                 lifespan=self._life,
                 exception_handlers={

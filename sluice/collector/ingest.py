@@ -92,7 +92,8 @@ class Ingest:
         if promise is None:
             return _later("RATE_LIMITED", "The database is slower than those who send.", 1)
         try:
-            taken = await asyncio.wrap_future(promise)
+            # It is written even where nobody waits any more: the promise is not to be cancelled.
+            taken = await asyncio.shield(asyncio.wrap_future(promise))
         except Exception as error:  # noqa: BLE001  whatever the database says, they may come again
             self._on_trouble(error)
             return refusal(

@@ -58,6 +58,8 @@ class Options:
             raise BadOption(f"--port is {self.port}. Accepted is a number from 0 to 65535.")
         if self.db is not None and self.database_url is not None:
             raise BadOption("--db and --database-url name two places. Give one of them.")
+        if self.db is not None and str(self.db) == ":memory:":
+            raise BadOption("--db is :memory:. Leave it out, and everything is kept in memory.")
         if self.database_url is not None and not self.database_url.startswith(
             ("postgresql://", "postgres://", "postgresql+psycopg://")
         ):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any, Final
 
 from sluice.collector.spread import place_of
 from sluice.collector.story import Story, clean, packed
 from sluice.events import Event
 
+#: Characters of a name; an index of PostgreSQL's has no room for the contract's 1024.
+_NAME_KEPT: Final = 500
 #: States in which an exception that was told is the reason.
 _FAULTY: Final = frozenset(("failed", "retrying", "cancelled", "lost"))
+#: Of an event's id; a longer one is known by its digest.
+_ID_KEPT: Final = 200
 
 
 def task_row(story: Story, now: float) -> dict[str, Any]:
@@ -19,7 +24,7 @@ def task_row(story: Story, now: float) -> dict[str, Any]:
     created = story.created if story.created < 1e17 else None
     return {
         "id": story.id,
-        "name": story.text("name") or "unknown",
+        "name": (story.text("name") or "unknown")[:_NAME_KEPT],
         "state": story.state,
         "queue": story.text("queue"),
         "worker": story.text("worker"),
@@ -52,7 +57,9 @@ def id_of(event: Event) -> str | None:
     # By its connection too: two applications may share a collector.
     if not isinstance(event_id, str) or not event_id:
         return None
-    return clean(f"{event.connection_id[:64]}/{event_id[:200]}")
+    if len(event_id) > _ID_KEPT:
+        event_id = sha256(event_id.encode()).hexdigest()
+    return clean(f"{event.connection_id[:64]}/{event_id}")
 
 
 def bounded(number: int | None) -> int | None:

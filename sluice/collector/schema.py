@@ -48,6 +48,7 @@ sa.Index("sluice_tasks_state", tasks.c.state, tasks.c.seen, tasks.c.id)
 sa.Index("sluice_tasks_ended", tasks.c.ended)
 sa.Index("sluice_tasks_root", tasks.c.root)
 sa.Index("sluice_tasks_parent", tasks.c.parent)
+sa.Index("sluice_tasks_slowest", tasks.c.name, tasks.c.run)
 
 events = sa.Table(
     "sluice_events",
@@ -63,7 +64,7 @@ events = sa.Table(
     sa.Column("task", sa.Text),
     sa.Column("at", sa.Float(53), nullable=False),
     sa.Column("received", sa.Float(53), nullable=False),
-    #: Bytes of `body`.
+    #: Bytes that it takes, about.
     sa.Column("size", sa.Integer, nullable=False),
     sa.Column("body", sa.Text),
     sqlite_autoincrement=True,
@@ -91,6 +92,17 @@ queues = sa.Table(
     sa.Column("at", sa.Float(53), nullable=False),
     sa.Column("depth", sa.BigInteger),
     sa.Column("consumers", sa.BigInteger),
+)
+
+#: See :mod:`sluice.collector.tally`.
+tallies = sa.Table(
+    "sluice_tallies",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("slot", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("place", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("n", sa.BigInteger, nullable=False),
 )
 
 #: Counts of what happened, and the number of the last change ("seq").

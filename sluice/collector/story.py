@@ -8,7 +8,7 @@ Guarantees
 * A terminal state never regresses: ``completed``, ``failed`` and ``cancelled`` win over
   everything that does not end a task; of two ends the later attempt wins, then the later time.
 * A task whose worker is known to be dead is *lost* and not active for ever; whatever is heard
-  of it after that death takes this back.
+  of it after that death takes this back.  What `lose` tells may come before or after.
 
 It relies on what the SDK sends: events of one delivery come from one process with one clock,
 so that their times are in order; the time of ``task-sent`` is another machine's, so it never
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -39,11 +40,16 @@ _RANK: Final = {
 }  # fmt: skip
 #: In these it waits for its turn.
 _WAITING: Final = frozenset(("unknown", "queued", "scheduled"))
-#: Starts of one attempt that are told apart.
+#: Starts of one attempt that are told apart, and deaths of workers that had it.
 _MOST_STARTS: Final = 4
+_MOST_DEATHS: Final = 8
+#: Seconds by which the clocks of two workers' machines may differ.
+_SKEW: Final = 5.0
 #: What a database keeps in an integer; a task with more attempts is no task.
 MOST: Final = 2**31 - 1
 _FAR: Final = 1e18
+#: The last second of the calendar: a fraction of it would be rounded up to the year 10000.
+_LAST_SECOND: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 
 #: (ends it, attempt, is a worker's, time, rank): by this, events of a task are ordered.
 Key = tuple[bool, int, bool, float, int]
@@ -68,7 +74,7 @@ class Story(msgspec.Struct, omit_defaults=True):
     #: The latest attempt that was heard of, when first, and where and when it was started.
     attempt: int = 0
     known: float = _FAR
-    starts: list[str] = []
+    starts: list[tuple[float, str]] = []
     #: The last attempt that a worker gave back: to be retried, or to another worker.
     given_back: int = 0
     created: float = _FAR
@@ -76,8 +82,8 @@ class Story(msgspec.Struct, omit_defaults=True):
     first: float = _FAR
     last: float = -_FAR
     worked: float = -_FAR
-    #: When a worker that had it is known to have died.
-    lost_at: float = -_FAR
+    #: Which worker is known to have ended, and when.
+    deaths: list[tuple[float, str]] = []
     #: Its worker has not been heard of for long.  This alone depends on the receiver's clock.
     silent: bool = False
 
@@ -112,10 +118,11 @@ class Story(msgspec.Struct, omit_defaults=True):
         self._place(job, attempt, at)
         if not sent:
             self.worked = max(self.worked, at)
+            self.silent = False
 
-    def lose(self, at: float) -> None:
-        """The worker that has it is known to have died at this time."""
-        self.lost_at = max(self.lost_at, at)
+    def lose(self, worker: str, at: float) -> None:
+        """A worker, which may have had it, is known to have ended at this time."""
+        self.deaths = sorted({*self.deaths, (at, worker)})[-_MOST_DEATHS:]
 
     def _say(self, field: str, key: Key, value: str | float | None) -> None:
         if value is None:
@@ -131,7 +138,8 @@ class Story(msgspec.Struct, omit_defaults=True):
             if job.state in _WAITING:
                 self.known = min(self.known, at)
             elif job.state == "active":
-                start = f"{job.worker_id}|{seconds(job.started_at) or at:.3f}"
+                started = seconds(job.started_at)
+                start = round(at if started is None else started, 3), clean(job.worker_id) or ""
                 self.starts = sorted({*self.starts, start})[:_MOST_STARTS]
         if job.state == "retrying":
             self.given_back = max(self.given_back, attempt)
@@ -165,7 +173,8 @@ class Story(msgspec.Struct, omit_defaults=True):
         """Whether it can no longer finish: it was active where a worker died, and is silent."""
         if self.is_ended or self._told != "active":
             return False
-        return self.silent or self.lost_at >= self.worked
+        worker = self.text("worker")
+        return self.silent or any(at >= self.worked for at, who in self.deaths if who == worker)
 
     @property
     def _told(self) -> str:
@@ -223,8 +232,14 @@ class Story(msgspec.Struct, omit_defaults=True):
 
     @property
     def is_duplicate(self) -> bool:
-        """Whether one attempt was started twice and nobody had given it back."""
-        return len(self.starts) > 1 and self.given_back < self.attempt and self.lost_at == -_FAR
+        """Whether one attempt was started again while nobody had given it back or died."""
+        return self.given_back < self.attempt and any(
+            not self._died(who, at, again + _SKEW)
+            for (at, who), (again, _) in pairwise(self.starts)
+        )
+
+    def _died(self, worker: str, since: float, until: float) -> bool:
+        return any(who == worker and since <= at <= until for at, who in self.deaths)
 
 
 def seconds(moment: datetime | None) -> float | None:
@@ -233,7 +248,7 @@ def seconds(moment: datetime | None) -> float | None:
         return None
     try:
         aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-        return aware.timestamp()
+        return min(aware.timestamp(), _LAST_SECOND)
     except (OverflowError, ValueError):  # the edges of the calendar
         return None
 

@@ -1,13 +1,13 @@
 """Everything at a glance: now, failures by kind, task names, queues, workers.
 
-All of it is read from the rows of tasks, in queries that count; nothing is kept besides, so
-nothing can drift from what is listed.  Percentiles are those of :mod:`sluice.collector.spread`.
+Counts and percentiles are read from :mod:`sluice.collector.tally`, within the width of a place
+of :mod:`sluice.collector.spread`; the rest from the rows themselves.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,60 +15,44 @@ import sqlalchemy as sa
 
 from sluice.collector.listing import SILENT_AFTER, iso
 from sluice.collector.options import Options
-from sluice.collector.schema import events, facts, queues, tasks, workers
+from sluice.collector.schema import events, facts, queues, tallies, tasks, workers
 from sluice.collector.spread import percentile
+from sluice.collector.story import STATES, TERMINAL
+from sluice.collector.tally import SLOT, slot_of
 
-_STEP: Final = 5.0
-_STEPS: Final = 60
-_LAST: Final = 60.0
+#: Slots of the charts, and of what counts as now.
+_SLOTS: Final = 60
+_RECENT: Final = 12
 _SPARKS: Final = 24
 _MOST_GROUPS: Final = 500
-_ERROR_SHOWN: Final = 300
 #: Names of a list of names, and queues of a list of queues.
 _MOST_NAMES: Final = 1000
-
-_Counts = defaultdict[int, int]
 
 
 def now(connection: sa.Connection, at: float, options: Options) -> dict[str, Any]:
     """The answer to ``GET /api/now``."""
-    known: dict[str, float] = dict(
-        connection.execute(sa.select(facts.c.name, facts.c.n)).tuples().all()
-    )
-    by_state = sa.select(tasks.c.state, sa.func.count()).group_by(tasks.c.state)
-    counts: dict[str, int] = dict(connection.execute(by_state).tuples().all())
+    rows = connection.execute(sa.select(facts.c.name, facts.c.n))
+    known: dict[str, float] = {row.name: row.n for row in rows}
+    counts = _states(connection)
     seen_workers = connection.scalar(sa.select(sa.func.count()).select_from(workers)) or 0
-    first = at - at % _STEP - _STEP * (_STEPS - 1)
-    slots = [_Slot() for _ in range(_STEPS)]
+    first = slot_of(at) - _SLOTS + 1
+    slots = [_Slot() for _ in range(_SLOTS)]
     recent = _Slot()
-    place = sa.cast(sa.func.floor((tasks.c.ended - first) / _STEP), sa.Integer)
-    fresh = tasks.c.ended >= at - _LAST
-    query = (
-        sa.select(
-            place.label("place"),
-            fresh.label("fresh"),
-            tasks.c.state,
-            tasks.c.wait_bin,
-            tasks.c.run_bin,
-            sa.func.count().label("n"),
-            sa.func.sum(tasks.c.retries).label("retries"),
-        )
-        .where(tasks.c.ended >= first, tasks.c.ended < first + _STEP * _STEPS)
-        .group_by("place", "fresh", tasks.c.state, tasks.c.wait_bin, tasks.c.run_bin)
-    )
+    query = sa.select(tallies).where(tallies.c.name == "", tallies.c.slot >= first)
     for row in connection.execute(query):
-        slots[min(max(row.place, 0), _STEPS - 1)].add(row)
-        if row.fresh:
-            recent.add(row)
+        if row.slot < first + _SLOTS:  # what ended in the future is shown then
+            slots[row.slot - first].add(row.kind, row.place, row.n)
+            if row.slot > first + _SLOTS - 1 - _RECENT:
+                recent.add(row.kind, row.place, row.n)
     return {
         "at": iso(at),
         "counts": counts,
         "series": [
-            {"at": iso(first + place * _STEP), **slot.told()} for place, slot in enumerate(slots)
+            {"at": iso((first + place) * SLOT), **slot.told()} for place, slot in enumerate(slots)
         ],
         "last": {
-            "throughput": round(recent.ended / _LAST, 3),
-            "failureRate": recent.failed / recent.ended if recent.ended else None,
+            "throughput": round(recent.counts["ended"] / (_RECENT * SLOT), 3),
+            "failureRate": _share(recent.counts["failed"], recent.counts["ended"]),
             **recent.percentiles(),
         },
         "kept": {
@@ -97,21 +81,20 @@ def now(connection: sa.Connection, at: float, options: Options) -> dict[str, Any
 
 
 class _Slot:
-    """Counts of some seconds."""
+    """Counts of some seconds, or of a name."""
 
     def __init__(self) -> None:
-        self.ended = self.failed = self.retried = 0
-        self._waits: _Counts = defaultdict(int)
-        self._runs: _Counts = defaultdict(int)
+        self.counts: Counter[str] = Counter()
+        self._waits: Counter[int] = Counter()
+        self._runs: Counter[int] = Counter()
 
-    def add(self, row: Any) -> None:
-        self.ended += row.n
-        self.failed += row.n if row.state == "failed" else 0
-        self.retried += int(row.retries or 0)
-        if row.wait_bin is not None:
-            self._waits[row.wait_bin] += row.n
-        if row.run_bin is not None:
-            self._runs[row.run_bin] += row.n
+    def add(self, kind: str, place: int, n: int) -> None:
+        if kind == "wait":
+            self._waits[place] += n
+        elif kind == "run":
+            self._runs[place] += n
+        else:
+            self.counts[STATES[place] if kind == "state" else kind] += n
 
     def percentiles(self) -> dict[str, float | None]:
         return {
@@ -122,8 +105,20 @@ class _Slot:
         }
 
     def told(self) -> dict[str, Any]:
-        counts = {"ended": self.ended, "failed": self.failed, "retried": self.retried}
+        counts = {name: self.counts[name] for name in ("ended", "failed", "retried")}
         return {**counts, **self.percentiles()}
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _states(connection: sa.Connection) -> dict[str, int]:
+    """State -> how many of the tasks that are kept."""
+    n = sa.func.sum(tallies.c.n).label("n")
+    query = sa.select(tallies.c.place, n).where(tallies.c.kind == "state")
+    found = connection.execute(query.group_by(tallies.c.place))
+    return {STATES[row.place]: int(row.n) for row in found if row.n > 0}
 
 
 def failures(connection: sa.Connection, at: float) -> dict[str, Any]:
@@ -189,59 +184,42 @@ def _latest(
 
 def names(connection: sa.Connection) -> dict[str, Any]:
     """The answer to ``GET /api/names``."""
-    counted = sa.select(tasks.c.name, tasks.c.state, sa.func.count().label("n"))
-    found: dict[str, dict[str, Any]] = {}
-    for row in connection.execute(counted.group_by(tasks.c.name, tasks.c.state)):
-        one = found.setdefault(row.name, {"count": 0, "ended": 0, "failed": 0})
-        one["count"] += row.n
-        one["ended"] += row.n if row.state in ("completed", "failed", "cancelled") else 0
-        one["failed"] += row.n if row.state == "failed" else 0
-    most = sorted(found, key=lambda name: found[name]["count"], reverse=True)[:_MOST_NAMES]
-    waits, runs = _bins(connection, tasks.c.wait_bin), _bins(connection, tasks.c.run_bin)
-    slowest = _slowest(connection)
+    found = _by_name(connection)
+    most = sorted(found, key=lambda name: -sum(found[name].counts.values()))[:_MOST_NAMES]
+    return {"names": [_name(connection, name, found[name]) for name in most]}
+
+
+def _name(connection: sa.Connection, name: str, slot: _Slot) -> dict[str, Any]:
+    slowest = connection.execute(
+        sa.select(tasks.c.id, tasks.c.run)
+        .where(tasks.c.name == name, tasks.c.run.is_not(None))
+        .order_by(tasks.c.run.desc())
+        .limit(1)
+    ).one_or_none()
+    ended = sum(slot.counts[state] for state in TERMINAL)
     return {
-        "names": [
-            {
-                "name": name,
-                **found[name],
-                "failureRate": (
-                    found[name]["failed"] / found[name]["ended"] if found[name]["ended"] else None
-                ),
-                "waitP50": percentile(waits[name], 0.5),
-                "waitP95": percentile(waits[name], 0.95),
-                "runP50": percentile(runs[name], 0.5),
-                "runP95": percentile(runs[name], 0.95),
-                "slowest": slowest.get(name, (None, None))[0],
-                "slowestId": slowest.get(name, (None, None))[1],
-            }
-            for name in most
-        ]
+        "name": name,
+        "count": sum(slot.counts.values()),
+        "ended": ended,
+        "failed": slot.counts["failed"],
+        "failureRate": _share(slot.counts["failed"], ended),
+        **slot.percentiles(),
+        "slowest": slowest.run if slowest is not None else None,
+        "slowestId": slowest.id if slowest is not None else None,
     }
 
 
 def usual_runs(connection: sa.Connection) -> dict[str, float]:
     """Name -> the run time that 95 % of its tasks stay below, in seconds."""
-    counts = _bins(connection, tasks.c.run_bin)
-    return {name: percentile(counts[name], 0.95) or 0.0 for name in counts}
+    found = _by_name(connection)
+    return {name: found[name].percentiles()["runP95"] or 0.0 for name in found}
 
 
-def _bins(connection: sa.Connection, column: sa.Column[int]) -> defaultdict[str, _Counts]:
-    found: defaultdict[str, _Counts] = defaultdict(lambda: defaultdict(int))
-    query = sa.select(tasks.c.name, column.label("place"), sa.func.count().label("n"))
-    for row in connection.execute(query.where(column.is_not(None)).group_by(tasks.c.name, column)):
-        found[row.name][row.place] += row.n
+def _by_name(connection: sa.Connection) -> dict[str, _Slot]:
+    found: defaultdict[str, _Slot] = defaultdict(_Slot)
+    for row in connection.execute(sa.select(tallies).where(tallies.c.name != "", tallies.c.n > 0)):
+        found[row.name].add(row.kind, row.place, row.n)
     return found
-
-
-def _slowest(connection: sa.Connection) -> dict[str, tuple[float, str]]:
-    top = sa.select(tasks.c.name, sa.func.max(tasks.c.run).label("run")).group_by(tasks.c.name)
-    best = top.where(tasks.c.run.is_not(None)).subquery()
-    query = (
-        sa.select(tasks.c.name, tasks.c.run, sa.func.min(tasks.c.id).label("id"))
-        .join(best, (best.c.name == tasks.c.name) & (best.c.run == tasks.c.run))
-        .group_by(tasks.c.name, tasks.c.run)
-    )
-    return {row.name: (row.run, row.id) for row in connection.execute(query)}
 
 
 def all_queues(connection: sa.Connection, at: float) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Writer:
                 return None
             promise: Future[Taken] = Future()
             self._waiting.append((batch, promise))
-            self._events += len(batch)
+            self._events += _weight(batch)
             self._changed.notify()
         return promise
 
@@ -69,11 +69,14 @@ class Writer:
                 taken, number = [], 0
                 while self._waiting and number < _MOST_TOGETHER:
                     taken.append(self._waiting.popleft())
-                    number += max(1, len(taken[-1][0]))
-                self._events -= sum(len(batch) for batch, _ in taken)
-            self._write(taken)
+                    number += _weight(taken[-1][0])
+                self._events -= number
+            # Whoever has gone away meanwhile cannot be told, and a promise that is begun stays one.
+            self._write([one for one in taken if one[1].set_running_or_notify_cancel()])
 
     def _write(self, taken: list[tuple[_Batch, Future[Taken]]]) -> None:
+        if not taken:
+            return
         try:
             results, seq = self._store.take([batch for batch, _ in taken])
         except Exception as error:  # noqa: BLE001  told to each of those who wait
@@ -87,3 +90,8 @@ class Writer:
             promise.set_result(result)
         with contextlib.suppress(RuntimeError):  # the loop that would hear of it has ended
             self._on_change(seq)
+
+
+def _weight(batch: _Batch) -> int:
+    """How much of what may wait it is: a batch without an event is not for nothing."""
+    return max(1, len(batch))

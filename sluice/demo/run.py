@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn, TextIO
 from uuid import uuid4
@@ -23,13 +23,13 @@ from sluice.demo.ledger import node_name
 from sluice.demo.report import Findings, summary
 from sluice.demo.screen import Frame, PlainView, Style, View, view_for
 from sluice.folder import default_folder
-from sluice.testing import IngestServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from types import FrameType
 
+    from sluice.demo.endpoint import Endpoint
     from sluice.demo.timeline import Expectation
 
 _KEY: Final = "sk_demo_this_key_never_leaves_this_machine"
@@ -51,6 +51,8 @@ class Options:
     verbose: bool
     #: A folder for the workers' logs.
     logs: Path | None
+    #: Let the page stay when all is done, until Ctrl-C.
+    stay: bool = False
 
 
 class DemoError(Exception):
@@ -83,7 +85,8 @@ def _demonstrate(options: Options) -> int:
     stream = sys.stdout
     style = Style.of(stream)
     with ExitStack() as stack:
-        server = stack.enter_context(IngestServer(api_key=_KEY))
+        server = stack.enter_context(_collector())
+        print(f"  Watch it live: {server.page}\n", file=stream, flush=True)
         view = PlainView(stream) if options.verbose else view_for(stream, style)
         stack.callback(view.close)
         watch = _Watch(options.pools, server, view)
@@ -102,16 +105,38 @@ def _demonstrate(options: Options) -> int:
             watch.tick("starting", f"{ready} of {len(workers)} workers are ready")
         _send(options, plan.mix, plan.send, watch)
         _stop(workers, watch)
-    width = shutil.get_terminal_size().columns
-    for line in summary(watch.findings, time.monotonic() - started, width, style):
-        print(line, file=stream)
+        view.close()
+        width = shutil.get_terminal_size().columns
+        for line in summary(watch.findings, time.monotonic() - started, width, style):
+            print(line, file=stream)
+        if options.stay:
+            print(f"\n  The page stays: {server.page} Ctrl-C ends it.", file=stream, flush=True)
+            _stay()
     return 0 if watch.findings.fine else 1
+
+
+def _collector() -> Endpoint:
+    # Not earlier: a process that never runs the demo does not pay for a server.
+    from sluice.collector.options import BadOption
+    from sluice.demo.endpoint import Endpoint
+
+    try:
+        return Endpoint(_KEY)
+    except (BadOption, RuntimeError) as error:
+        raise DemoError(str(error)) from error
+
+
+def _stay() -> None:
+    """Until Ctrl-C, which ends it well."""
+    with suppress(KeyboardInterrupt):
+        while True:
+            signal.pause()
 
 
 class _Watch:
     """What was heard so far, and where it is shown."""
 
-    def __init__(self, pools: Sequence[str], server: IngestServer, view: View) -> None:
+    def __init__(self, pools: Sequence[str], server: Endpoint, view: View) -> None:
         self.findings = Findings(pools)
         #: Those that must be running now.
         self.workers: Sequence[processes.Worker] = ()
