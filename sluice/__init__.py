@@ -29,6 +29,7 @@ def init(
     api_key: str | None = None,
     connection_id: str | None = None,
     api_url: str | None = None,
+    dev: bool | str | None = None,
     strict: bool | None = None,
     enabled: bool | None = None,
     environment: str | None = None,
@@ -50,6 +51,8 @@ def init(
     * `api_key` (required): ``sk_...``.
     * `connection_id` (required): a UUID.
     * `api_url`: base URL, ``https://sluice.sh/api``; events go to ``{api_url}/ingest``.
+    * `dev`: False; True or a URL sends to the collector of ``sluice dev`` instead, which needs
+      neither key nor connection: ``SLUICE_DEV=1`` in the environment is all.  No key is sent.
     * `strict`: True; False logs a bad setting and stays off instead of raising.
     * `enabled`: True; False does nothing at all, for tests.
     * `environment`: a tag that every event carries, such as ``production``.

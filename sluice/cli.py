@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sluice._version import __version__
+from sluice.commands import dev, doctor, tail, tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--verbose", action="store_true", help="show what the workers log")
     demo.add_argument("--keep-logs", type=Path, metavar="DIR", help="keep what they log in DIR")
+    demo.add_argument(
+        "--stay", action="store_true", help="let the page stay when all is done, until Ctrl-C"
+    )
     demo.set_defaults(run=_demo)
+
+    for command in (dev, tasks, tail, doctor):
+        command.add_parser(commands.add_parser)
 
     version = commands.add_parser("version", help="print the version of this package")
     version.set_defaults(run=_version)
@@ -94,6 +101,7 @@ def _demo(arguments: argparse.Namespace) -> int:
             timeout=arguments.timeout,
             verbose=arguments.verbose,
             logs=arguments.keep_logs,
+            stay=arguments.stay,
         )
     )
 

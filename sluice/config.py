@@ -1,11 +1,13 @@
 """Settings: parameter, then ``SLUICE_*`` variable, then default; and what goes wrong with them.
 
 Every message about a setting is made here.  It says what was wrong, what is accepted and
-how to fix it, and never repeats the API key.
+how to fix it, and never repeats the API key.  These are more than 350 lines, because each
+setting has its check and its message beside the others.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
@@ -19,6 +21,11 @@ from urllib.parse import urlsplit
 from sluice.ring import SMALLEST_RING
 
 DOCS: Final = "https://docs.sluice.sh"
+#: Where ``sluice dev`` takes events, if it is not told otherwise.
+DEV_API: Final = "http://127.0.0.1:5580/api"
+#: What a development collector is sent in the place of a key, and of a connection.
+_DEV_KEY: Final = "sk_dev"
+_DEV_CONNECTION: Final = "00000000-0000-4000-8000-000000000000"
 _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB
 
@@ -26,6 +33,7 @@ _KEY: Final = re.compile(r"sk_[A-Za-z0-9._~+/=-]{1,500}", re.ASCII)
 _LIKE_A_KEY: Final = re.compile(r"(?<![A-Za-z0-9])sk_")
 _TRUE: Final = frozenset(("1", "true", "yes", "on"))
 _FALSE: Final = frozenset(("0", "false", "no", "off"))
+_TOKEN: Final = re.compile(r"[?&#]token=")
 
 _T = TypeVar("_T")
 
@@ -40,6 +48,9 @@ class SluiceConfigError(ValueError):
 
     def __init__(self, happened: str, to_do: str) -> None:
         super().__init__(message(happened, to_do))
+        #: The two halves of the message, for a program that lays them out itself.
+        self.happened: Final = happened
+        self.to_do: Final = to_do
 
 
 class Secret:
@@ -88,6 +99,8 @@ class Settings:
     capture_tracebacks: bool = True
     #: The application's last word on every event, on the sender's thread.
     before_send: Callable[[dict[str, Any]], dict[str, Any] | None] | None = None
+    #: Whether a proxy that the environment names is asked; none is for a collector on this machine.
+    proxied: bool = True
     #: Log what Sluice detects and does, on the logger "sluice".
     debug: bool = False
 
@@ -102,6 +115,11 @@ def resolve(
     """
     if not _setting(given, environ, "enabled", _flag, True):
         return None
+    collector = development_api(given, environ)
+    if collector is not None:  # and whatever key there is stays here
+        connection = _setting(given, environ, "connection_id", _connection, _DEV_CONNECTION)
+        ours = {"api_key": _DEV_KEY, "connection_id": connection, "api_url": collector}
+        given = {**given, **ours}
     return Settings(
         api_key=_setting(given, environ, "api_key", _api_key, _missing_key),
         connection_id=_setting(given, environ, "connection_id", _connection, _missing_connection),
@@ -124,8 +142,63 @@ def resolve(
             given, environ, "capture_tracebacks", _flag, Settings.capture_tracebacks
         ),
         before_send=_setting(given, environ, "before_send", _function, None),
+        proxied=collector is None or not is_this_machine(urlsplit(collector).hostname or ""),
         debug=_setting(given, environ, "debug", _flag, Settings.debug),
     )
+
+
+def development_api(
+    given: Mapping[str, object], environ: Mapping[str, str] = os.environ
+) -> str | None:
+    """The base URL of the development collector that events go to; None: they go to the API.
+
+    The parameter `dev` comes before the variable ``SLUICE_API_URL``, and the parameter
+    `api_url` before the variable ``SLUICE_DEV``.  Two of a kind are two receivers: that is
+    refused.  Raises :class:`SluiceConfigError`.
+    """
+    by_parameter, api_by_parameter = (given.get(name) is not None for name in ("dev", "api_url"))
+    if api_by_parameter and not by_parameter:
+        return None
+    collector = _setting(given, environ, "dev", _collector, None)
+    if collector is None:
+        return None
+    names = ("dev", "api_url") if by_parameter else (variable("dev"), variable("api_url"))
+    if api_by_parameter if by_parameter else environ.get(names[1], "").strip():
+        raise SluiceConfigError(
+            f"{names[0]} and {names[1]} are both set, and events go to one place",
+            f"Drop {names[1]} to send them to the development collector,"
+            f" or {names[0]} to send them to the API",
+        )
+    return collector
+
+
+def collector_api(value: str, name: str) -> str:
+    """The base URL of a collector's API, from that or the URL of its page, called `name`.
+
+    Raises :class:`SluiceConfigError`, also where there is a token in it.
+    """
+    if _TOKEN.search(value):
+        raise SluiceConfigError(
+            f"{name} has a token in it, which opens the collector's page and sends nothing",
+            "Give the URL without '?token=...'; to send to a collector with a key of its own"
+            " (sluice dev --api-key), use api_url and api_key in the place of dev",
+        )
+    try:
+        url = _url(re.split(r"[?#]", value, maxsplit=1)[0], name)
+    except SluiceConfigError as error:
+        to_do = "Accepted is the URL of a collector's page, such as http://127.0.0.1:5580"
+        raise SluiceConfigError(error.happened, to_do) from None
+    return url if url.endswith("/api") else f"{url}/api"
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is the loopback's, by its name or number alone."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def is_strict(given: Mapping[str, object], environ: Mapping[str, str] = os.environ) -> bool:
@@ -217,6 +290,20 @@ def _url(value: object, name: str) -> str:
     if "?" in value or "#" in value:
         raise refuse("has a query or a fragment, and '/ingest' is put behind it")
     return value.rstrip("/")
+
+
+def _collector(value: object, name: str) -> str | None:
+    """None: no development collector."""
+    if isinstance(value, str) and "://" in value:
+        return collector_api(value, name)
+    try:
+        return DEV_API if _flag(value, name) else None
+    except SluiceConfigError:
+        raise SluiceConfigError(
+            f"{name} is {_shown(value)}, which is neither a switch nor a URL",
+            "Accepted are 1, true, yes, on for the collector of `sluice dev` on this machine,"
+            " its URL such as http://127.0.0.1:5580, and 0, false, no, off",
+        ) from None
 
 
 def _flag(value: object, name: str) -> bool:

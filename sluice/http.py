@@ -253,7 +253,8 @@ def _session(requests: Any, url: str, settings: Settings) -> Any:
     # A balancer that names a new cookie in every answer would have them all sent back.
     keep_none = requests.compat.cookielib.DefaultCookiePolicy(allowed_domains=[])
     session.cookies.set_policy(keep_none)
-    session.proxies = requests.utils.get_environ_proxies(url)
+    if settings.proxied:
+        session.proxies = requests.utils.get_environ_proxies(url)
     session.verify = (
         os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
     )

@@ -81,6 +81,13 @@ BAD = [
     ("api_url", "https://sluice.sh/api?a=b", "https://sluice.sh/api"),
     ("api_url", "https://sluice.sh/api#there", "https://sluice.sh/api"),
     ("api_url", "https://user:pass@sluice.sh/api", "https://sluice.sh/api"),
+    ("dev", "maybe", "http://127.0.0.1:5580"),
+    ("dev", "", "http://127.0.0.1:5580"),
+    ("dev", "127.0.0.1:5580", "http://127.0.0.1:5580"),
+    ("dev", 5580, "http://127.0.0.1:5580"),
+    ("dev", "ftp://127.0.0.1", "http://127.0.0.1:5580"),
+    ("dev", "http://", "http://127.0.0.1:5580"),
+    ("dev", "http://user:pass@127.0.0.1", "http://127.0.0.1:5580"),
     ("strict", "maybe", "True and False"),
     ("strict", 2, "True and False"),
     ("strict", 1.0, "True and False"),
@@ -145,7 +152,8 @@ def test_defaults_are_the_documented_ones():
 
 def test_every_parameter_of_init_is_tested_here():
     parameters = set(inspect.signature(sluice.init).parameters)
-    assert parameters == {name for name, *_ in SOURCES} | {"api_key", "enabled", "before_send"}
+    elsewhere = {"api_key", "enabled", "before_send", "dev"}
+    assert parameters == {name for name, *_ in SOURCES} | elsewhere
     assert parameters == {name for name, *_ in BAD}
 
 
@@ -224,6 +232,111 @@ def test_hosts_ports_and_ipv6_are_urls(url):
     assert settings(api_url=url).api_url == url
 
 
+# --- the development collector --------------------------------------------------------------------
+
+HERE = "http://127.0.0.1:5580/api"
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.mark.parametrize("on", ["1", "true", "YES", "on"])
+def test_dev_needs_neither_key_nor_connection(on):
+    for found in (resolve({}, {"SLUICE_DEV": on}), resolve({"dev": on}, {})):
+        assert found.api_url == HERE
+        assert found.api_key.reveal() == "sk_dev"
+        assert found.connection_id == NOBODY == str(uuid.UUID(NOBODY, version=4))
+
+
+def test_dev_as_a_parameter_is_a_flag_or_a_url():
+    assert resolve({"dev": True}, {}).api_url == HERE
+    assert resolve({"dev": "http://h:1"}, {"SLUICE_DEV": "http://i:2"}).api_url == "http://h:1/api"
+    assert resolve(NEEDED | {"dev": False}, {"SLUICE_DEV": "1"}).api_key.reveal() == KEY
+
+
+@pytest.mark.parametrize("off", ["0", "false", "No", "off", "", "  "])
+def test_without_dev_a_key_is_required(off):
+    found = resolve(NEEDED, {"SLUICE_DEV": off})
+    assert (found.api_url, found.api_key.reveal()) == ("https://sluice.sh/api", KEY)
+    assert "API key is missing" in refusal({}, {"SLUICE_DEV": off})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://h:5580", "http://h:5580/", "http://h:5580/api", "http://h:5580/api/"),
+        *("http://h:5580/#tasks", "http://h:5580/?state=failed#now", "http://h:5580?"),
+    ],
+)
+def test_dev_takes_the_url_of_the_page_or_of_the_api(url):
+    assert resolve({}, {"SLUICE_DEV": url}).api_url == "http://h:5580/api"
+
+
+def test_a_collector_may_be_behind_a_path_or_tls():
+    assert resolve({"dev": "https://h/sluice/"}, {}).api_url == "https://h/sluice/api"
+
+
+@pytest.mark.parametrize(
+    ("given", "environ"),
+    [
+        ({"api_key": KEY}, {"SLUICE_DEV": "1"}),
+        ({}, {"SLUICE_DEV": "1", "SLUICE_API_KEY": KEY}),
+        ({"dev": True, "api_key": Secret(KEY)}, {}),
+        ({"dev": "https://h"}, {"SLUICE_API_KEY": KEY}),
+        ({"dev": True, "api_key": "not even a key"}, {}),
+    ],
+)
+def test_a_real_key_never_goes_to_a_development_collector(given, environ):
+    assert resolve(given, environ).api_key.reveal() == "sk_dev"
+
+
+def test_a_connection_that_is_given_is_kept():
+    assert resolve({"dev": True, "connection_id": CONNECTION}, {}).connection_id == CONNECTION
+    environ = {"SLUICE_DEV": "1", "SLUICE_CONNECTION_ID": CONNECTION}
+    assert resolve({}, environ).connection_id == CONNECTION
+    assert "SLUICE_CONNECTION_ID" in refusal({}, {"SLUICE_DEV": "1", "SLUICE_CONNECTION_ID": "x"})
+
+
+@pytest.mark.parametrize(
+    ("given", "environ"),
+    [
+        ({"dev": True, "api_url": "https://a/api"}, {}),
+        ({"dev": True, "api_url": "https://a/api"}, {"SLUICE_DEV": "0"}),
+        ({"dev": "http://h", "api_url": HERE}, {"SLUICE_API_URL": "https://b"}),
+    ],
+)
+def test_two_receivers_as_parameters_are_refused(given, environ):
+    text = refusal(NEEDED | given, environ)
+    assert "dev and api_url are both set" in text
+    assert "Drop api_url to send them to the development collector, or dev to" in text
+
+
+def test_two_receivers_as_variables_are_refused():
+    text = refusal(NEEDED, {"SLUICE_DEV": "1", "SLUICE_API_URL": "https://a/api"})
+    assert "Drop SLUICE_API_URL to" in text
+    assert "or SLUICE_DEV to send" in text
+
+
+def test_a_parameter_comes_before_the_other_ones_variable():
+    found = resolve({"dev": True}, {"SLUICE_API_URL": "https://a/api"})
+    assert (found.api_url, found.api_key.reveal()) == (HERE, "sk_dev")
+    found = resolve(NEEDED | {"api_url": "https://a/api"}, {"SLUICE_DEV": "1"})
+    assert (found.api_url, found.api_key.reveal()) == ("https://a/api", KEY)
+    assert "API key is missing" in refusal({"api_url": "https://a/api"}, {"SLUICE_DEV": "1"})
+
+
+def test_dev_that_is_off_leaves_the_other_variable_alone():
+    environ = {"SLUICE_API_URL": "https://a/api", "SLUICE_DEV": "0"}
+    assert resolve(NEEDED, environ).api_url == "https://a/api"
+    assert resolve(NEEDED | {"dev": False}, environ).api_url == "https://a/api"
+
+
+@pytest.mark.parametrize("place", ["/?token=", "/?state=failed&token=", "/#token="])
+def test_a_token_in_the_url_is_refused_and_not_repeated(place):
+    text = refusal({}, {"SLUICE_DEV": f"http://h:5580{place}s3cret"})
+    assert "SLUICE_DEV has a token in it" in text
+    assert "api_key" in text
+    assert "s3cret" not in text
+
+
 # --- off ------------------------------------------------------------------------------------------
 
 
@@ -247,7 +360,7 @@ def test_a_bad_parameter_is_named_with_what_is_accepted(name, value, accepted):
     assert text.startswith(f"[sluice] {name} ")
     assert accepted in text
     happened, _, _ = text.partition(". ")
-    if name not in ("api_key", "api_url") and len(repr(value)) < 80:
+    if name not in ("api_key", "api_url", "dev") and len(repr(value)) < 80:
         assert repr(value) in happened  # what was wrong
 
 
@@ -333,7 +446,7 @@ def test_settings_as_a_dictionary_show_no_key():
 def misplaced(value: str) -> list[tuple[str, object]]:
     """The key where it does not belong, in every way in which it is refused there."""
     names = [name for name, *_ in SOURCES if name not in ("api_url", "environment", "spool_dir")]
-    names.append("enabled")
+    names += ["enabled", "dev"]
     found: list[tuple[str, object]] = [(name, value) for name in names]
     found += [("request_timeout", (value, 5)), ("request_timeout", [value])]
     found += [("environment", value + "x" * 64), ("environment", f"{value}\n")]
@@ -381,3 +494,20 @@ def test_no_message_repeats_what_may_be_a_key(key, name):
 
 def test_a_key_is_no_environment():
     assert KEY not in refusal(NEEDED | {"environment": KEY})
+
+
+@pytest.mark.parametrize(
+    ("dev", "proxied"),
+    [
+        *(
+            (one, False)
+            for one in ("1", "http://127.0.0.1:5590", "http://localhost", "http://[::1]")
+        ),
+        *((one, True) for one in ("0", "http://collector.example", "http://10.0.0.1:5580/api")),
+    ],
+)
+def test_a_proxy_is_asked_for_everything_but_a_collector_on_this_machine(dev, proxied):
+    known = {"SLUICE_API_KEY": KEY, "SLUICE_CONNECTION_ID": CONNECTION, "SLUICE_DEV": dev}
+    settings = resolve({}, known)
+    assert settings is not None
+    assert settings.proxied is proxied

@@ -529,6 +529,11 @@ def test_hosts_in_no_proxy_are_reached_without_it(server, delivery, monkeypatch)
     assert server.requests[0].path == "/api/ingest"
 
 
+def test_no_proxy_is_asked_for_a_collector_on_this_machine(server, delivery, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert delivery(server.url, proxied=False)().verdict is Verdict.DELIVERED
+
+
 def test_the_proxy_is_asked_for_once_and_not_for_every_request(server, delivery, monkeypatch):
     deliver = delivery(server.url)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")

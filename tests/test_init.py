@@ -177,6 +177,20 @@ def test_before_it_the_other_functions_do_nothing(python):
     )
 
 
+def test_dev_in_the_environment_is_all_that_is_needed(python):
+    python(
+        """
+        import sluice
+        sluice.init()
+        found = sluice._client.settings
+        assert (found.api_url, found.api_key.reveal()) == ("http://127.0.0.1:5580/api", "sk_dev")
+        """,
+        SLUICE_DEV="1",
+        SLUICE_API_URL=None,
+        SLUICE_CONNECTION_ID=None,
+    )
+
+
 # --- twice ----------------------------------------------------------------------------------------
 
 

@@ -81,6 +81,7 @@ def test_the_rules_are_about_modules_that_exist():
     assert {
         *("sluice.ring", "sluice.sender", "sluice.http", "sluice.spool", "sluice.client"),
         *("sluice.capture.worker", "sluice.capture.request", "sluice.capture.producer"),
+        *("sluice.commands.dev", "sluice.commands.doctor", "sluice.collector.server"),
         *STRATEGIES,
     } <= set(MODULES)
 
@@ -98,6 +99,21 @@ def test_capture_knows_neither_the_sender_nor_the_network():
 def test_transports_know_neither_what_runs_on_them_nor_why():
     for module in below("sluice.transports"):
         assert module.edges() <= names_below("sluice.transports"), module.name
+
+
+def test_the_sdk_knows_neither_the_collector_nor_the_commands():
+    programs = names_below("sluice.collector", "sluice.commands", "sluice.demo", "sluice.cli")
+    for name in set(MODULES) - programs - {"sluice.__main__"}:
+        assert not MODULES[name].uses("sluice.collector", "sluice.commands"), name
+
+
+def test_commands_read_and_do_not_capture():
+    """They look at the SDK's parts, and at the collector by HTTP alone; ``dev`` starts it."""
+    for module in below("sluice.commands"):
+        assert not module.uses("sluice.capture", "sluice.recorder", "sluice.client"), module.name
+        assert not module.uses("sluice.sender", "sluice.delivery", "sluice.ring"), module.name
+        collector = module.uses("sluice.collector")
+        assert not collector or module.name == "sluice.commands.dev", module.name
 
 
 def test_http_knows_no_rings():
@@ -177,7 +193,8 @@ def test_nobody_decides_by_the_name_of_a_library(module):
 
 @every_module
 def test_the_core_knows_neither_its_demo_nor_its_doubles(module):
-    if module.name.startswith(("sluice.demo", "sluice.testing", "sluice.cli", "sluice.__main__")):
+    programs = ("sluice.demo", "sluice.commands", "sluice.cli", "sluice.__main__")
+    if module.name.startswith((*programs, "sluice.testing")):
         return
     assert not module.uses("sluice.demo", "sluice.testing", "sluice.cli", "pytest", "tests")
 
@@ -200,7 +217,7 @@ def test_no_module_imports_itself_by_way_of_others():
 def test_only_programs_import_the_package_itself():
     """`import sluice` further in would be a cycle through the public API."""
     users = {name for name, module in MODULES.items() if "sluice" in module.edges()}
-    assert users <= names_below("sluice.demo", "sluice.cli", "sluice.__main__")
+    assert users <= names_below("sluice.demo", "sluice.commands", "sluice.cli", "sluice.__main__")
 
 
 # --- how it is written ----------------------------------------------------------------------------
