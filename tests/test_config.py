@@ -34,6 +34,7 @@ DEFAULTS = {
     "celery_events": False,
     "capture_tracebacks": True,
     "before_send": None,
+    "proxied": True,
     "debug": False,
 }
 # name, a value as a parameter, what it becomes, another as a variable, what that becomes

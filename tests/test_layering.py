@@ -116,6 +116,29 @@ def test_commands_read_and_do_not_capture():
         assert not collector or module.name == "sluice.commands.dev", module.name
 
 
+def test_the_collector_knows_the_wire_and_nothing_else_of_the_sdk():
+    for module in below("sluice.collector"):
+        known = names_below("sluice.collector") | {"sluice.events", "sluice._version"}
+        assert module.edges() <= known, module.name
+        assert not module.uses("celery", "kombu", "billiard", "requests"), module.name
+
+
+def test_what_events_say_together_is_pure():
+    """No clock, no database, no network: it can be tried with every order of events."""
+    for name in ("story", "intake", "attendance", "rows", "spread", "tally"):
+        module = MODULES[f"sluice.collector.{name}"]
+        assert not module.uses("sqlalchemy", "starlette", "uvicorn", "time", "asyncio"), name
+
+
+def test_who_reads_cannot_write():
+    """Rows are changed in one place, so that counts and rows are never apart."""
+    writers = {"change", "retention", "store", "writer", "application", "ingest", "database"}
+    for module in below("sluice.collector"):
+        if module.name.rpartition(".")[2] not in writers:
+            changing = module.uses("sluice.collector.change", "sluice.collector.store")
+            assert changing <= {"sluice.collector.store.Taken"}, module.name
+
+
 def test_http_knows_no_rings():
     forbidden = ("ring", "spool", "sender", "capture", "batch", "relay", "recorder", "events")
     for name in ("sluice.http", "sluice.connection"):
