@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from sluice._version import __version__
 from sluice.collector.listing import SILENT_AFTER, iso
 from sluice.collector.options import Options
 from sluice.collector.schema import events, facts, queues, tallies, tasks, workers
@@ -76,6 +77,7 @@ def now(connection: sa.Connection, at: float, options: Options) -> dict[str, Any
             "lastEventAt": iso(known.get("last_event") or None),
             "since": iso(known.get("since")),
         },
+        "version": __version__,
         "diagnosis": _diagnosis(known, bool(counts), bool(seen_workers)),
     }
 
@@ -212,7 +214,8 @@ def _name(connection: sa.Connection, name: str, slot: _Slot) -> dict[str, Any]:
 def usual_runs(connection: sa.Connection) -> dict[str, float]:
     """Name -> the run time that 95 % of its tasks stay below, in seconds."""
     found = _by_name(connection)
-    return {name: found[name].percentiles()["runP95"] or 0.0 for name in found}
+    runs = {name: found[name].percentiles()["runP95"] for name in found}
+    return {name: run for name, run in runs.items() if run is not None}
 
 
 def _by_name(connection: sa.Connection) -> dict[str, _Slot]:
