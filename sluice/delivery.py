@@ -60,6 +60,9 @@ _TROUBLE: Final = {
     ),
 }
 
+#: What to do about `LATER` where events go to a collector on this machine.
+_NO_COLLECTOR: Final = "They wait, and are sent once a collector is there: `sluice dev` starts it"
+
 
 class Delivery:
     """Everything of the sender's thread.  `run()` is that thread; the rest is for others.
@@ -234,6 +237,8 @@ class Delivery:
         if lasting:
             self._trouble = outcome.verdict
         happened, to_do = _TROUBLE[outcome.verdict]
+        if outcome.verdict is Verdict.LATER and not self._settings.proxied:
+            to_do = _NO_COLLECTOR
         text = message(happened.format(reason=outcome.reason, url=self._settings.api_url), to_do)
         told = self._notices.add(f"trouble {outcome.verdict.name}", text, once=False)
         if lasting:

@@ -162,6 +162,15 @@ def test_a_trouble_is_told_of_when_it_begins_and_when_it_is_over(rig, server):
     assert one.told[1] == "[sluice] Events are delivered again."
 
 
+def test_a_collector_that_is_not_there_is_said_to_be_started(rig):
+    one = rig("http://127.0.0.1:9/api", flush_interval=0.05, proxied=False)
+    one.thread.start()
+    one.capture()
+    wait_for(lambda: one.told, 20)
+    assert "`sluice dev` starts it" in one.told[0]
+    one.end(0)
+
+
 @pytest.mark.parametrize(("status", "says"), [(401, "SLUICE_API_KEY"), (404, "SLUICE_API_URL")])
 def test_it_says_when_it_does_not_work_and_what_to_do(rig, server, status, says):
     server.answer = Answer(status=status)
