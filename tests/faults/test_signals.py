@@ -116,13 +116,15 @@ def own_rings(pool):
     return 1 + 2 * (pool == "prefork")  # MAIN's, and its children's
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_a_worker_with_beat_inside_ends_as_quickly(
-    start_worker, redis_broker, ingest, tmp_path, spool_dir
+    pool, start_worker, redis_broker, ingest, tmp_path, spool_dir
 ):
     schedule = {"each": {"task": "basic.no_result", "schedule": 0.2}}
     sides = {
         init: start_worker(
             redis_broker,
+            pool=pool,
             args=(*QUIET, "-B", "-s", str(tmp_path / f"schedule {init}"), "-Q", f"side-{init}"),
             init=init,
             ingest_url=ingest.url,
