@@ -75,7 +75,7 @@ def capture(tape):
 def test_the_senders_thread_never_asks_the_app_for_its_queues(capture, tape):
     """kombu's `cached_property` takes a lock, which is green in a green process."""
     worker = Worker()
-    capture.worker_made(worker)
+    capture.worker_made(worker, beat=False)
     found = worker.asked
     capture.worker_started()
     for _ in range(3):
@@ -105,7 +105,7 @@ def test_a_heartbeat_that_comes_too_late_leaves_no_sign_of_a_worker_that_has_end
 def test_the_pid_is_that_of_the_worker_and_not_of_who_called_init(capture, monkeypatch):
     """`init()`, and then a process of multiprocessing that is the worker."""
     capture.observer._pid = 1
-    capture.worker_made(Worker())
+    capture.worker_made(Worker(), beat=False)
     assert capture.observer._pid == os.getpid()
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 from celery import bootsteps, signals
@@ -41,7 +42,7 @@ class Process(Protocol):
     """What a worker's capture needs of the process it is in; the client has it."""
 
     def begin_worker(self, *, forks: bool) -> None:
-        """This is a worker's MAIN.  `forks`: its pool's children are forked from here."""
+        """This is a worker's MAIN.  `forks`: children that send tasks are forked from here."""
 
     def start_sender(self) -> None:
         """Begin to send, from the thread that asks; imports what it needs."""
@@ -163,8 +164,8 @@ class WorkerCapture:
 
     # Called by the steps.
 
-    def worker_made(self, worker: Any) -> None:
-        """The worker knows its pool and has not started it."""
+    def worker_made(self, worker: Any, *, beat: bool) -> None:
+        """The worker knows its pool and has not started it.  `beat`: there is one inside."""
         module = _pool_module(worker.pool_cls)
         self.observer.begin_worker(pool_has_processes=module == "prefork")
         self.heartbeat = Heartbeat(
@@ -173,7 +174,9 @@ class WorkerCapture:
             _POOL_NAMES.get(module, module),
             keep_sign=self.process.keep_sign,
         )
-        self.process.begin_worker(forks=module == "prefork")
+        # A beat inside is a process in every pool. Celery ends it by a SIGTERM that it does not
+        # handle: what it sent last can only leave from here.
+        self.process.begin_worker(forks=beat or module == "prefork")
         self.process.at_every_turn(self.heartbeat.beat)
 
     def worker_started(self) -> None:
@@ -273,7 +276,8 @@ def _worker_step(capture: WorkerCapture) -> type[bootsteps.StartStopStep]:
 
         def __init__(self, worker: Any, **kwargs: Any) -> None:
             super().__init__(worker, **kwargs)
-            _guarded(capture, "the start of the worker", lambda: capture.worker_made(worker))
+            made = partial(capture.worker_made, worker, beat=bool(kwargs.get("beat")))
+            _guarded(capture, "the start of the worker", made)
 
         def start(self, parent: Any) -> None:  # noqa: ARG002  Celery passes it
             _guarded(capture, "the start of the worker", capture.worker_started)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from celery import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
 import sluice
@@ -47,6 +48,14 @@ def send_one() -> str:
         os.write(notes, f"{sent}\n".encode())
         os.close(notes)
     return sent
+
+
+@app.task(name="faults.retry_then_sleep", bind=True)
+def retry_then_sleep(self: Task, seconds: float) -> None:
+    """Be retried once, and sleep in the second attempt."""
+    if not self.request.retries:
+        raise self.retry(countdown=0.1)
+    time.sleep(seconds)
 
 
 @app.task(name="faults.capture")

@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.harness import wait_for
+from tests.harness import POOLS, wait_for
 from tests.pools.timeline import timelines
 from tests.pools.waiting import FAILS, FAST, PLAIN, wait_lives
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis]
 
 
-@pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet"])
+@pytest.mark.parametrize("pool", POOLS)
 def test_it_decides_and_what_it_breaks_is_its_own(pool, redis_broker, start_worker, client, ingest):
     worker = start_worker(
         redis_broker, pool=pool, app="tests.faults.reviewed", ingest_url=ingest.url, extra=FAST

@@ -103,6 +103,29 @@ def test_the_file_system_fills_up_while_the_worker_runs(tmpfs, start, client, re
     assert worker.matching("No space left on device")
 
 
+def test_the_file_system_is_full_before_the_worker_starts(
+    tmpfs, start, client, redis_broker, ingest
+):
+    folder = tmpfs(24 * MIB)
+    fill(folder)
+    worker = start(folder / "rings")
+    run_tasks(client(redis_broker), ingest, 4)
+    assert_ended_well(worker, lines=1)
+    assert worker.matching("No space left on device")
+
+
+def test_a_folder_of_somebody_elses(tmp_path, start, client, redis_broker, ingest):
+    if os.getuid() != 0:
+        missing("Only root may give a folder away")
+    folder = tmp_path / "rings"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 65534, 65534)
+    worker = start(folder)
+    run_tasks(client(redis_broker), ingest, 4)
+    assert_ended_well(worker, lines=1)
+    assert list(folder.iterdir()) == []
+
+
 def test_the_folder_disappears_while_the_worker_runs(tmp_path, start, client, redis_broker, ingest):
     folder = tmp_path / "rings"
     worker = start(folder)

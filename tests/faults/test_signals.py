@@ -64,6 +64,29 @@ def test_a_soft_end(start_worker, redis_broker, client, ingest, spool_dir):
     assert list(spool_dir.iterdir()) == []
 
 
+@pytest.mark.skipif(celery.VERSION < (5, 5), reason="hard shutdown came with Celery 5.5")
+def test_a_hard_end(start_worker, redis_broker, client, ingest, spool_dir):
+    """SIGQUIT three times: nothing is waited for any more, and what was captured is not lost."""
+    conf = {"worker_soft_shutdown_timeout": 30.0}
+    worker, lives, (slow,) = busy_worker(
+        start_worker, redis_broker, client, ingest, "prefork", (60.0,), conf=conf
+    )
+    worker.send_signal(signal.SIGQUIT)
+    worker.wait_line("Initiating Soft Shutdown", 10)
+    worker.send_signal(signal.SIGQUIT)
+    worker.wait_line("Waiting gracefully for cold shutdown to complete", 10)
+    ended = worker.stop(signal.SIGQUIT, timeout=30)
+    assert ended.seconds < 6
+    start_worker(
+        redis_broker, pool="solo", args=(*QUIET, "-Q", "other"), ingest_url=ingest.url, extra=FAST
+    )
+    wait_lives(ingest, lives, timeout=20)
+    assert steps(ingest, slow).startswith("received started")
+    assert "succeeded" not in steps(ingest, slow)
+    wait_for(lambda: "offline" in states(ingest), 30, "the end to be told")
+    assert set(event_ids(ingest).values()) == {1}
+
+
 @pytest.mark.parametrize("pool", ["prefork", "gevent", "eventlet"])
 def test_a_warm_end_that_is_cut_short(pool, start_worker, redis_broker, client, ingest, spool_dir):
     worker, lives, (slow,) = busy_worker(start_worker, redis_broker, client, ingest, pool, (60.0,))
@@ -116,13 +139,15 @@ def own_rings(pool):
     return 1 + 2 * (pool == "prefork")  # MAIN's, and its children's
 
 
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
 def test_a_worker_with_beat_inside_ends_as_quickly(
-    start_worker, redis_broker, ingest, tmp_path, spool_dir
+    pool, start_worker, redis_broker, ingest, tmp_path, spool_dir
 ):
     schedule = {"each": {"task": "basic.no_result", "schedule": 0.2}}
     sides = {
         init: start_worker(
             redis_broker,
+            pool=pool,
             args=(*QUIET, "-B", "-s", str(tmp_path / f"schedule {init}"), "-Q", f"side-{init}"),
             init=init,
             ingest_url=ingest.url,

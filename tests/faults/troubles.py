@@ -1,19 +1,28 @@
 """Every trouble of an API by name, as something to be entered and left."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from email.utils import formatdate
 from typing import Literal
 
 from sluice.testing import Answer, IngestServer
+from sluice.testing.http import Behaviour, Received
 from tests.faults.address import Address
 from tests.faults.name_server import NameServer
 from tests.harness.front import Front
 
 Trouble = Callable[[], AbstractContextManager[None]]
 
+
+def come_back_in_a_second(_: Received) -> Answer:
+    """429 with the form of ``Retry-After`` that is a date, which has whole seconds."""
+    return Answer(status=429, headers={"Retry-After": formatdate(time.time() + 2, usegmt=True)})
+
+
 #: What ends by itself once the API is well again; "come back tomorrow" within the hour (see
 #: test_http.py).
-ANSWERS = {
+ANSWERS: dict[str, Behaviour] = {
     "no answer": Answer(fault="hang"),
     "one byte a second": Answer(drip=1.0),
     "closed without an answer": Answer(fault="close"),
@@ -23,9 +32,11 @@ ANSWERS = {
     "503": Answer(status=503),
     "429": Answer(status=429),
     "429, a second": Answer(status=429, headers={"Retry-After": "1"}),
+    "429, a date": come_back_in_a_second,
     "429, negative": Answer(status=429, headers={"Retry-After": "-5"}),
     "429, garbage": Answer(status=429, headers={"Retry-After": "soon"}),
     "200 with garbage": Answer(body=b"<html>\xff\x00"),
+    "200 broken off": Answer(body=b"{}" * 500, fault="truncate"),
 }
 #: What an event does not survive, if all of its batch, and it alone, are answered so.
 DROPPING = {str(status): Answer(status=status) for status in (400, 413)}
@@ -50,10 +61,10 @@ def of_the_network(address: Address) -> dict[str, Trouble]:
     }
 
 
-def of_answers(server: IngestServer, answers: dict[str, Answer]) -> dict[str, Trouble]:
+def of_answers(server: IngestServer, answers: Mapping[str, Behaviour]) -> dict[str, Trouble]:
     """Those in which the API itself gives these answers."""
 
-    def giving(answer: Answer) -> Trouble:
+    def giving(answer: Behaviour) -> Trouble:
         @contextmanager
         def give() -> Iterator[None]:
             server.answer = answer
