@@ -30,3 +30,10 @@ def refusal(
     if details is not None:
         error["details"] = details
     return answer({"error": error}, status, headers)
+
+
+def unavailable() -> Response:
+    """The database does not do what it is asked: they may come again."""
+    return refusal(
+        503, "UNAVAILABLE", "The database does not answer.", headers={"Retry-After": "2"}
+    )

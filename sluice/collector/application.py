@@ -17,10 +17,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import anyio.to_thread
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from sluice.collector.answers import unavailable
 from sluice.collector.database import Database
 from sluice.collector.guard import Guard
 from sluice.collector.ingest import Ingest
@@ -63,6 +67,7 @@ class Collector:
                 exception_handlers={
                     BadQuery: on_bad_query,
                     HTTPException: on_http_error,
+                    SQLAlchemyError: self._on_database_error,
                     Exception: on_fault,
                 },
             ),
@@ -83,6 +88,10 @@ class Collector:
         if self.options.is_open and not self.options.allowed_hosts:
             return None  # nobody knows all its names; the token is what counts
         return (self.options.host.strip("[]"), *self.options.allowed_hosts)
+
+    async def _on_database_error(self, _: Request, error: Exception) -> Response:
+        self._tell("reading", error)
+        return unavailable()
 
     @contextlib.asynccontextmanager
     async def _life(self, app: Starlette) -> AsyncIterator[None]:
@@ -109,11 +118,12 @@ class Collector:
 
         app.router.routes.extend(Api(reader, ingest, ticks, clear).routes())
         listener = self._listener(changed)
+        count = self._count(store, ingest)
         rounds = [
             asyncio.create_task(self._again(place, pause, turn))
             for place, pause, turn in (
                 ("looking for changes", _SOON, self._look(reader, ticks)),
-                ("counting", _SOON, self._count(store, ingest)),
+                ("counting", _SOON, count),
                 ("keeping house", _NOW_AND_THEN, self._keep(store, ticks)),
             )
         ]
@@ -125,6 +135,7 @@ class Collector:
             for one in rounds:
                 one.cancel()
             await asyncio.gather(*rounds, return_exceptions=True)
+            await self._once("counting", count)
             if listener is not None:
                 listener.close()
             await anyio.to_thread.run_sync(writer.close, END_TIMEOUT)
@@ -140,10 +151,13 @@ class Collector:
     async def _again(self, place: str, pause: float, turn: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(pause)
-            try:
-                await turn()
-            except Exception as error:  # noqa: BLE001  the next turn may do better
-                self._tell(place, error)
+            await self._once(place, turn)
+
+    async def _once(self, place: str, turn: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await turn()
+        except Exception as error:  # noqa: BLE001  the next turn may do better
+            self._tell(place, error)
 
     @staticmethod
     def _look(reader: Reader, ticks: Ticks) -> Callable[[], Awaitable[None]]:

@@ -85,9 +85,12 @@ class Change:
 
     def finish(self) -> int:
         """Write what is in hand, and give the change its number."""
-        rows = [task_row(story, self.now) for story in self.stories.values() if story.said]
-        for row in rows:
-            self.marks.update(difference(self.rows.get(row["id"]), row))
+        rows = []
+        for story in self.stories.values():
+            row, before = task_row(story, self.now), self.rows.get(story.id)
+            if before is None or before | {"changed": self.now} != row:  # it may only be looked at
+                rows.append(row)
+                self.marks.update(difference(before, row))
         self._write(tasks, rows)
         self._write(workers, [one.row() for one in self.workers.values()])
         self._write_marks()

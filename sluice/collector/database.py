@@ -48,15 +48,23 @@ class Database:
         else:
             path = options.db
             if path is None:
-                path = self._temporary() / "events.db"
+                path = self._temporary(2 * options.max_bytes) / "events.db"
             self.where = "in memory" if options.db is None else str(path)
             self.url = sa.URL.create("sqlite+pysqlite", database=str(path))
         try:
+            if not self.is_postgres:
+                _private(Path(self.url.database or ""))
             self.writing = self._engine(writes=True)
             self.reading = self._engine(writes=False)
             with self.write() as connection:
                 metadata.create_all(connection)
                 _check_version(connection)
+        except ImportError as error:
+            self.close()
+            raise BadOption(
+                "PostgreSQL needs psycopg, which this Python does not have or cannot load."
+                ' Install it with: pip install "sluice-sdk[postgres]"'
+            ) from error
         except (sa.exc.SQLAlchemyError, OSError) as error:
             self.close()
             raise BadOption(f"The database {self.where} cannot be used: {_short(error)}") from error
@@ -85,17 +93,25 @@ class Database:
             os.close(self._lock)
             self._lock = None
 
-    def _temporary(self) -> Path:
-        parent = _MEMORY if os.access(_MEMORY, os.W_OK) else Path(tempfile.gettempdir())
-        _sweep(parent)
+    def _temporary(self, room: int) -> Path:
+        """A new folder with this many bytes of room, on tmpfs where that has them."""
+        elsewhere = Path(tempfile.gettempdir())
+        for parent in (_MEMORY, elsewhere):
+            _sweep(parent)
+        # A container has 64 MB there, where nobody asked for more.
+        parent = _MEMORY if _room(_MEMORY) >= min(room, _room(elsewhere)) else elsewhere
         self._folder = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
-        self._lock = os.open(Path(self._folder) / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        folder = Path(self._folder)
+        self._lock = os.open(folder / "new", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        return Path(self._folder)
+        (folder / "new").rename(folder / _LOCK)  # nobody who sweeps finds it before it is locked
+        return folder
 
     def _engine(self, *, writes: bool) -> sa.Engine:
         if self.is_postgres:
             settings = "-c statement_timeout=30000 -c lock_timeout=15000"
+            if given := self.url.query.get("options"):
+                settings = f"{given if isinstance(given, str) else ' '.join(given)} {settings}"
             if not writes:
                 settings += " -c default_transaction_read_only=on"
             return sa.create_engine(
@@ -163,6 +179,22 @@ def _sweep(parent: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+def _room(folder: Path) -> int:
+    """Bytes that can be written there."""
+    try:
+        return shutil.disk_usage(folder).free if os.access(folder, os.W_OK) else -1
+    except OSError:
+        return -1
+
+
+def _private(path: Path) -> None:
+    """Make the file for its owner alone: errors of tasks hold what others shall not read.
+
+    What SQLite puts beside it gets the same mode.  One that is there already stays as it is.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _short(error: Exception) -> str:

@@ -77,7 +77,8 @@ def attempts(told: Iterable[Event]) -> list[dict[str, Any]]:
         one["started"] = seconds(job.started_at) or one["started"]
         if job.state in _ENDS:
             one["ended"] = seconds(job.completed_at) or at
-            one["exception"] = job.extensions.get("exceptionClass")
+            named = job.extensions.get("exceptionClass")
+            one["exception"] = named if isinstance(named, str) else None
             one["error"], one["stacktrace"] = job.error, job.stacktrace
         elif job.state == "active":  # once more: the last one was given back
             one["ended"] = None if one["state"] not in _TERMINAL else one["ended"]
@@ -113,29 +114,29 @@ def _attempt(number: int, one: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def family(connection: sa.Connection, row: Any) -> list[dict[str, Any]]:
-    """The tasks of one root, and this one's ancestors and children, oldest first."""
+    """This task, its ancestors and children, siblings and all of one root, oldest first."""
     columns = (
         *(tasks.c.id, tasks.c.name, tasks.c.state, tasks.c.parent),
         *(tasks.c.started, tasks.c.ended, tasks.c.seen),
     )
-    root = row.root or row.id
-    near = (
-        (tasks.c.root == root)
-        | (tasks.c.id == root)
-        | (tasks.c.parent == row.id)
-        | (tasks.c.id == row.id)
-    )
-    query = sa.select(*columns).where(near).order_by(tasks.c.seen, tasks.c.id)
-    found = {one.id: one for one in connection.execute(query.limit(_MOST_FAMILY))}
-    found.setdefault(row.id, row)
+    found: dict[str, Any] = {row.id: row}
     parent = row.parent
-    for _ in range(_MOST_ANCESTORS):  # a family that is too large was cut above
-        if parent is None or parent in found:
+    for _ in range(_MOST_ANCESTORS):
+        if parent is None or parent in found:  # who is its own ancestor ends the line
             break
         one = connection.execute(sa.select(*columns).where(tasks.c.id == parent)).one_or_none()
         if one is None:
             break
         found[one.id], parent = one, one.parent
+    root = row.root or row.id
+    others = (tasks.c.root == root) | (tasks.c.id == root)
+    if row.parent is not None:
+        others |= tasks.c.parent == row.parent
+    for near in (tasks.c.parent == row.id, others):  # of a large family the near ones
+        query = sa.select(*columns).where(near).order_by(tasks.c.seen, tasks.c.id)
+        for one in connection.execute(query.limit(_MOST_FAMILY)):
+            if len(found) < _MOST_FAMILY:
+                found.setdefault(one.id, one)
     return [
         {
             "id": one.id,
@@ -168,5 +169,6 @@ def feed(connection: sa.Connection, after: int, limit: int, task: str | None) ->
             }
             for one in found
         ],
-        "last": found[-1].seq if len(found) == limit else last,
+        # What came between the two queries is among those found, and is not told twice.
+        "last": found[-1].seq if len(found) == limit else max([last, *(one.seq for one in found)]),
     }

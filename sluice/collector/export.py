@@ -22,8 +22,13 @@ _FIELDS: Final = (
     *("scheduledFor", "startedAt", "completedAt", "seenAt", "changedAt", "wait", "run"),
     *("exception", "error", "parentId", "rootId", "badges"),
 )
-#: A spreadsheet takes a text that begins so for a formula.
-_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
+#: A spreadsheet takes a text that begins so for a formula (OWASP, "CSV Injection"); in some
+#: languages the wide forms of these too.
+_FORMULAS: Final = (
+    *("=", "+", "-", "@", "\t", "\r", "\n"),
+    *("\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}"),
+    *("\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}"),
+)
 
 
 async def written(reader: Reader, query: Query, kind: str) -> AsyncIterator[bytes]:

@@ -13,9 +13,10 @@ Guarantees
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
@@ -27,6 +28,9 @@ from sluice.collector.answers import refusal
 _LOOPBACK: Final = frozenset(("localhost", "127.0.0.1", "::1"))
 #: Not asked for a token: ingest has its key, and a load balancer has none.
 _WITHOUT_TOKEN: Final = frozenset(("/api/ingest", "/api/health"))
+_HOST: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
+#: Behind a proxy the page may be https, and what is heard here is not.
+_WEB: Final = ("http", "https")
 _SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _HEADERS: Final = {
     "Content-Security-Policy": (
@@ -89,21 +93,14 @@ class Guard:
     def _is_ours(self, host: str) -> bool:
         if self._hosts is None:
             return True
-        try:
-            name = urlsplit(f"//{host}").hostname
-        except ValueError:
-            return False
-        return name is not None and name in self._hosts
+        found = _HOST.fullmatch(host)
+        return found is not None and found["name"].strip("[]").lower() in self._hosts
 
     def _without_token(
         self, scope: Scope, headers: Mapping[str, str], host: str
     ) -> Response | None:
         """Let in who shows the token; who brings it in the URL gets a cookie for later."""
         cookie = f"sluice_{_port(host)}"
-        shown = cookie_parser(headers.get("cookie", "")).get(cookie, "")
-        kind, _, credentials = headers.get("authorization", "").partition(" ")
-        if self._is_token(shown) or (kind.lower() == "bearer" and self._is_token(credentials)):
-            return None
         if scope["path"] == "/":
             query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
             if self._is_token(query.pop("token", [""])[0]):
@@ -111,6 +108,11 @@ class Guard:
                 answer = RedirectResponse("/" + (f"?{rest}" if rest else ""), 303)
                 answer.set_cookie(cookie, self._token or "", httponly=True, samesite="lax")
                 return answer
+        shown = cookie_parser(headers.get("cookie", "")).get(cookie, "")
+        kind, _, credentials = headers.get("authorization", "").partition(" ")
+        if self._is_token(shown) or (kind.lower() == "bearer" and self._is_token(credentials)):
+            return None
+        if scope["path"] == "/":
             return PlainTextResponse(_HOW_TO_ENTER, 401)
         return refusal(401, "UNAUTHORIZED", "The token is missing or wrong.")
 
@@ -119,10 +121,9 @@ class Guard:
 
 
 def _port(host: str) -> int:
-    try:
-        return urlsplit(f"//{host}").port or 80
-    except ValueError:
-        return 80
+    """The port that a browser asked: cookies do not tell ports apart, and two may run here."""
+    found = _HOST.fullmatch(host)
+    return int(found["port"] or 80) if found is not None else 80
 
 
 def _is_same_site(method: str, path: str, headers: Mapping[str, str], host: str) -> bool:
@@ -130,7 +131,7 @@ def _is_same_site(method: str, path: str, headers: Mapping[str, str], host: str)
     if not path.startswith("/api/"):
         return True
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if origin is not None and origin.lower() not in (f"{one}://{host.lower()}" for one in _WEB):
         return False
     site = headers.get("sec-fetch-site", "none")
     # "same-site" is another port of this machine, or a neighbour under one domain.

@@ -14,7 +14,7 @@ from typing import Final
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from sluice.collector.answers import answer, refusal
+from sluice.collector.answers import answer, refusal, unavailable
 from sluice.collector.intake import BODY_LIMIT, Batch, Refusal, read
 from sluice.collector.writer import Writer
 
@@ -96,12 +96,7 @@ class Ingest:
             taken = await asyncio.shield(asyncio.wrap_future(promise))
         except Exception as error:  # noqa: BLE001  whatever the database says, they may come again
             self._on_trouble(error)
-            return refusal(
-                503,
-                "UNAVAILABLE",
-                "The database does not answer.",
-                headers={"Retry-After": "2"},
-            )
+            return unavailable()
         counts = {"accepted": taken.accepted, "duplicates": taken.duplicates}
         if not batch.refused:
             return answer(counts)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
-from uuid import UUID
 
 import msgspec
 
@@ -29,10 +28,14 @@ _SUBJECTS: Final = {
 }  # fmt: skip
 #: Something that is accepted in the place of what was not, so that the next fault is found.
 _STAND_INS: Final[dict[str, object]] = {
-    "type": "queue_snapshot", "timestamp": "2000-01-01T00:00:00Z", "framework": "celery",
-    "connectionId": "00000000-0000-4000-8000-000000000000", "externalId": "x", "name": "x",
-    "state": "offline", "hostname": "x", "pid": 1,
+    ".type": "queue_snapshot", ".timestamp": "2000-01-01T00:00:00Z", ".framework": "celery",
+    ".connectionId": "00000000-0000-4000-8000-000000000000",
+    ".job.externalId": "x", ".job.name": "x", ".job.state": "unknown",
+    ".worker.externalId": "x", ".worker.hostname": "x", ".worker.pid": 1,
+    ".worker.state": "offline", ".queue.name": "x",
 }  # fmt: skip
+#: A UUID with its hyphens or without; :class:`uuid.UUID` takes more for one.
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-?)(?:[0-9a-fA-F]{4}\1){3}[0-9a-fA-F]{12}")
 _PLACE: Final = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>.*)`)?$", re.DOTALL)
 _MISSING: Final = re.compile(r"Object missing required field `(?P<name>.*)`")
 _STEP: Final = re.compile(r"\.(\w+)|\[(\d+)\]")
@@ -99,6 +102,7 @@ def read(body: bytes) -> Batch:
 def _checked(raw: msgspec.Raw) -> tuple[Event | None, dict[str, str]]:
     """The event, or path -> what is wrong."""
     try:
+        str(raw, "utf-8")  # also what is not decoded, since the whole is kept as it came
         event = _decode_event(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return None, _bad_fields(raw, error)
@@ -111,9 +115,7 @@ def _semantic_faults(event: Event) -> dict[str, str]:
     wrong: dict[str, str] = {}
     if seconds(event.timestamp) is None:
         wrong["timestamp"] = "Expected a time from the year 1 to the year 9999 in UTC"
-    try:
-        UUID(event.connection_id)
-    except ValueError:
+    if not _UUID.fullmatch(event.connection_id):
         wrong["connectionId"] = "Expected a UUID"
     wanted = _SUBJECTS[event.type]
     for name in _SUBJECTS.values():
@@ -146,8 +148,8 @@ def _bad_fields(raw: msgspec.Raw, error: Exception) -> dict[str, str]:
         except msgspec.ValidationError as next_error:
             what, path = _told(next_error)
             continue
-        if not any(name in wrong for name in ("type", "job", "worker", "queue")):
-            for place, fault in _semantic_faults(event).items():
+        for place, fault in _semantic_faults(event).items():
+            if "type" not in wrong or place not in _SUBJECTS.values():  # nobody knows which it has
                 wrong.setdefault(place, fault)
         break
     return wrong
@@ -155,6 +157,7 @@ def _bad_fields(raw: msgspec.Raw, error: Exception) -> dict[str, str]:
 
 def _mend(value: Any, path: str) -> bool:
     """Put something acceptable where `path` leads; False where that cannot be done."""
+    path, _, _ = path.partition("[...]")  # a value of a map: the whole map goes
     steps: list[str | int] = [name or int(place) for name, place in _STEP.findall(path)]
     if not steps:
         return False
@@ -163,12 +166,12 @@ def _mend(value: Any, path: str) -> bool:
             value = value[step]
         last = steps[-1]
         if isinstance(value, dict) and isinstance(last, str):
-            if last in _STAND_INS and value.get(last) != _STAND_INS[last]:
-                value[last] = _STAND_INS[last]
+            if path in _STAND_INS and value.get(last) != _STAND_INS[path]:
+                value[last] = _STAND_INS[path]
             else:
                 value.pop(last)
         elif isinstance(value, list) and isinstance(last, int):
-            value.pop(last)
+            value[last] = "x"  # the only lists that can be wrong are of names
         else:
             return False
     except (KeyError, IndexError, TypeError):

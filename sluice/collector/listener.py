@@ -10,8 +10,11 @@ from typing import Final
 import psycopg
 import sqlalchemy as sa
 
-#: Seconds between two looks at whether it shall end, and two tries to connect.
+#: Seconds between two tries to connect, and between two looks at whether it shall end.
 _AGAIN: Final = 1.0
+_LOOK: Final = 0.25
+#: Digits of a number that one of us tells; others may write to the same channel.
+_MOST_DIGITS: Final = 18
 
 
 class Listener:
@@ -39,6 +42,7 @@ class Listener:
         with psycopg.connect(self._url, autocommit=True, connect_timeout=10) as connection:
             connection.execute("LISTEN sluice")
             while not self._ending.is_set():
-                for notice in connection.notifies(timeout=_AGAIN):
-                    if notice.payload.isdecimal():
-                        self._heard(int(notice.payload))
+                for notice in connection.notifies(timeout=_LOOK):
+                    payload = notice.payload
+                    if len(payload) <= _MOST_DIGITS and payload.isdecimal():
+                        self._heard(int(payload))

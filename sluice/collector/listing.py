@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,9 +31,10 @@ _STALLED_LEAST: Final = 30.0
 _STORM_RETRIES: Final = 5
 _STORM_PACE: Final = 60.0
 _MOST_TEXT: Final = 1024
-#: A cursor holds an id of 512 characters, each of up to four bytes, in base 64.
-_MOST_CURSOR: Final = 4096
+#: A cursor holds an id of 512 characters, each of up to six bytes (as in \u0001), in base 64.
+_MOST_CURSOR: Final = 4352
 _LEAST: Final = -1.0
+_WHOLE: Final = re.compile(r"-?[0-9]{1,19}")
 
 COLUMNS: Final = tuple(column for column in tasks.columns if column.name != "story")
 #: Order -> column, whether it falls, and what stands for a value that is not there.
@@ -107,8 +109,8 @@ class Query:
         )
 
 
-def select(query: Query) -> sa.Select[Any]:
-    """The rows, `limit` and one more, in order."""
+def select(query: Query, dialect: str) -> sa.Select[Any]:
+    """The rows, `limit` and one more, in order.  `dialect` is SQLAlchemy's name of the database."""
     column, falls = _ORDERS[query.sort]
     chosen = sa.select(*COLUMNS, column.label("place"))
     for filtered, value in (
@@ -122,10 +124,8 @@ def select(query: Query) -> sa.Select[Any]:
     if query.states:
         chosen = chosen.where(tasks.c.state.in_(query.states))
     if query.text is not None:
-        chosen = chosen.where(
-            tasks.c.name.icontains(query.text, autoescape=True)
-            | tasks.c.id.icontains(query.text, autoescape=True)
-        )
+        in_name, in_id = (_holds(one, query.text, dialect) for one in (tasks.c.name, tasks.c.id))
+        chosen = chosen.where(in_name | in_id)
     if query.since is not None:
         chosen = chosen.where(tasks.c.seen >= query.since)
     if query.until is not None:
@@ -138,6 +138,23 @@ def select(query: Query) -> sa.Select[Any]:
     return chosen.order_by(*order).limit(query.limit + 1)
 
 
+def _holds(column: sa.Column[str], text: str, dialect: str) -> sa.ColumnElement[bool]:
+    """Whether a column has this in it, in any case.
+
+    SQLite knows the case of ASCII only.  What is beyond that it finds by a pattern that has both
+    forms of each letter: a function of Python's would be called for every row, beside the loop.
+    """
+    if text.isascii() or dialect != "sqlite":
+        return column.icontains(text, autoescape=True)
+    return column.bool_op("GLOB")(f"*{''.join(map(_either_case, text))}*")
+
+
+def _either_case(character: str) -> str:
+    forms = {character, character.lower(), character.upper()}
+    letters = "".join(sorted(one for one in forms if len(one) == 1))
+    return f"[{letters}]" if len(letters) > 1 or character in "*?[" else character
+
+
 def page(rows: Sequence[sa.Row[Any]], limit: int) -> tuple[Sequence[sa.Row[Any]], str | None]:
     """The rows of a page, and the cursor of the next one."""
     if len(rows) <= limit:
@@ -148,7 +165,8 @@ def page(rows: Sequence[sa.Row[Any]], limit: int) -> tuple[Sequence[sa.Row[Any]]
 
 def jobs(connection: sa.Connection, query: Query, usual: Mapping[str, float]) -> dict[str, Any]:
     """The answer to ``GET /api/jobs``.  `usual`: name -> the run time that 95 % stay below."""
-    rows, following = page(connection.execute(select(query)).all(), query.limit)
+    found = connection.execute(select(query, connection.dialect.name)).all()
+    rows, following = page(found, query.limit)
     silent = silent_workers(connection, {row.worker for row in rows if row.state == "active"})
     return {"jobs": [job(row, usual, silent) for row in rows], "next": following}
 
@@ -224,8 +242,8 @@ def whole(name: str, text: str | None, default: int, least: int, most: int) -> i
     """A whole number from a URL.  Raises :class:`BadQuery`."""
     if text is None:
         return default
-    number = int(text) if text.lstrip("-").isdecimal() and len(text) < 20 else None
-    if number is None or not text.isascii() or not least <= number <= most:
+    number = int(text) if _WHOLE.fullmatch(text) else None
+    if number is None or not least <= number <= most:
         raise BadQuery(name, f"Accepted is a whole number from {least} to {most}.")
     return number
 
@@ -250,6 +268,9 @@ def read_cursor(text: str | None) -> tuple[float, str] | None:
         return None
     try:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return msgspec.json.decode(data, type=tuple[float, str])
+        place, task = msgspec.json.decode(data, type=tuple[float, str])
     except (binascii.Error, ValueError, msgspec.MsgspecError, UnicodeError):
-        raise BadQuery("cursor", "Accepted is the 'next' of the page before.") from None
+        place, task = 0.0, "\0"
+    if "\0" in task:  # which no id has, and PostgreSQL does not take
+        raise BadQuery("cursor", "Accepted is the 'next' of the page before.")
+    return place, task

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from sluice._version import __version__
+from sluice.collector.export import FORMATS
 from sluice.collector.listing import MOST
 from sluice.collector.story import STATES
 from sluice.events import Envelope
@@ -54,7 +55,8 @@ _WORKER: Final = {
     "hostname": _TEXT, "pid": {"type": ["integer", "null"]}, "pool": {}, "heartbeatAge": _NUMBER,
     "concurrency": {"type": ["integer", "null"]}, "active": {"type": ["integer", "null"]},
     "processed": {}, "queues": _array({"type": "string"}), "onlineAt": _TIME, "offlineAt": _TIME,
-    "reason": {}, "suspects": _array({"type": "object"}),
+    "software": {}, "version": {}, "loadAverage": {}, "reason": {},
+    "suspects": _array(_object({"id": {}, "name": {}, "attempt": {}, "runtime": {}})),
 }  # fmt: skip
 _QUEUE: Final = {
     "name": {"type": "string"}, "waiting": _COUNT, "scheduled": _COUNT, "active": _COUNT,
@@ -68,8 +70,20 @@ _NOW: Final = {
         _object({"at": _TIME, "ended": _COUNT, "failed": _COUNT, "retried": _COUNT, **_SPREADS})
     ),
     "last": _object({"throughput": _NUMBER, "failureRate": _NUMBER, **_SPREADS}),
-    "kept": {"type": "object"}, "heard": {"type": "object"},
+    "kept": _object(
+        {
+            **dict.fromkeys(("tasks", "events", "bytes", "maxTasks", "maxBytes"), _COUNT),
+            "maxAge": {"type": "number"},
+        }
+    ),
+    "heard": _object(
+        {
+            **dict.fromkeys(("requests", "events", "duplicates", "invalid", "refusedKeys"), _COUNT),
+            **dict.fromkeys(("lastRefusedAt", "lastEventAt", "since"), _TIME),
+        }
+    ),
     "diagnosis": {"enum": ["nothing", "key_rejected", "no_tasks", "ok"]},
+    "version": {"type": "string"},
 }  # fmt: skip
 _FAILURE: Final = {
     "name": {"type": "string"}, "exception": _TEXT, "count": _COUNT, "firstAt": _TIME,
@@ -107,6 +121,14 @@ _FILTERS: Final = [
 ]  # fmt: skip
 
 
+_FORMAT: Final = [
+    {
+        "name": "format", "in": "query",
+        "schema": {"type": "string", "enum": list(FORMATS), "default": "json"},
+    },
+]  # fmt: skip
+
+
 def _json(schema: Any) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
@@ -114,7 +136,7 @@ def _json(schema: Any) -> dict[str, Any]:
 def _answers(good: Any, *bad: int) -> dict[str, Any]:
     refusals = {
         str(status): {"description": "Refused.", "content": _json(_schema("Refusal"))}
-        for status in (400, 401, 403, 500, *bad)
+        for status in (400, 401, 403, 500, 503, *bad)
     }
     return {"200": {"description": "As asked.", "content": good}, **refusals}
 
@@ -180,7 +202,7 @@ def _paths() -> dict[str, Any]:
                 "summary": "Take events in",
                 "security": [{"key": []}],
                 "requestBody": {"required": True, "content": _json(_schema("Envelope"))},
-                "responses": _answers(_json(counts), 408, 413, 415, 429, 503),
+                "responses": _answers(_json(counts), 408, 413, 415, 429),
             }
         },
         "/api/jobs": _get(
@@ -203,6 +225,24 @@ def _paths() -> dict[str, Any]:
             feed,
         ),
         "/api/tick": _get("The number of the last change", _object({"seq": _COUNT})),
+        "/api/live": {
+            "get": {
+                "summary": "The number of the last change, then each later one, as it happens",
+                "responses": _answers({"text/event-stream": {"schema": {"type": "string"}}}),
+            }
+        },
+        "/api/export": {
+            "get": {
+                "summary": "Tasks, filtered, in order, as a file",
+                "parameters": [*_FILTERS, *_FORMAT],
+                "responses": _answers(
+                    {
+                        **_json(_array(_object(_JOB))),
+                        "text/csv": {"schema": {"type": "string"}},
+                    }
+                ),
+            }
+        },
         "/api/clear": {
             "post": {
                 "summary": "Forget everything",

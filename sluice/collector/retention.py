@@ -75,12 +75,13 @@ def _forget(change: Change, ids: list[str]) -> None:
 
 
 def _sweep(change: Change, oldest: float) -> None:
-    """What belongs to no task: numbers of workers' events, silent workers, counts of nothing."""
+    """What belongs to no task: numbers of workers' events, silent workers, old queues."""
     numbers = events.c.task.is_(None) & (events.c.received < change.now - _NUMBERS_KEPT)
     past = (tallies.c.name == "") & (tallies.c.slot < slot_of(change.now - _SLOTS_KEPT))
     for statement in (
         events.delete().where(numbers),
         workers.delete().where(workers.c.heard < oldest),
+        queues.delete().where(queues.c.at < oldest),
         tallies.delete().where((tallies.c.n <= 0) | past),
     ):
         change.connection.execute(statement)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from pathlib import Path
 from typing import Any, Final
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
@@ -26,6 +27,21 @@ _TYPES: Final = {
     ".svg": "image/svg+xml",
 }
 _MOST_EVENTS: Final = 1000
+
+
+class _Whole(Convertor[str]):
+    """All the rest of a path: an id may have slashes in it, and ends of lines."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("whole", _Whole())
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -50,7 +66,7 @@ class Api:
         gets: dict[str, Handler] = {
             "/api/health": self._health,
             "/api/jobs": self._jobs,
-            "/api/jobs/{task:path}": self._job,
+            "/api/jobs/{task:whole}": self._job,
             "/api/workers": self._kept(self._reader.workers),
             "/api/queues": self._kept(self._reader.queues),
             "/api/now": self._kept(self._reader.now),
@@ -114,9 +130,10 @@ class Api:
             async for seq in self._ticks.stream():
                 yield b": still here\n\n" if seq is None else b'data: {"seq": %d}\n\n' % seq
 
-        return StreamingResponse(
-            lines(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
-        )
+        headers = {"X-Accel-Buffering": "no"}
+        if request.method == "HEAD":  # whose answer ends with its headers
+            return Response(None, 200, headers, "text/event-stream")
+        return StreamingResponse(lines(), 200, headers, "text/event-stream")
 
     async def _export(self, request: Request) -> Response:
         values = _lists(request)
@@ -190,5 +207,6 @@ async def on_http_error(_: Request, error: Exception) -> Response:
 
 
 async def on_fault(_: Request, error: Exception) -> Response:
-    """A fault of the collector's, or of its database."""
-    return refusal(500, "INTERNAL_ERROR", f"{type(error).__name__}: see the collector's log.")
+    """A fault of the collector's.  The server logs it, and closes the connection."""
+    message = f"{type(error).__name__}: see the collector's log."
+    return refusal(500, "INTERNAL_ERROR", message, headers={"Connection": "close"})

@@ -49,6 +49,13 @@ sa.Index("sluice_tasks_ended", tasks.c.ended)
 sa.Index("sluice_tasks_root", tasks.c.root)
 sa.Index("sluice_tasks_parent", tasks.c.parent)
 sa.Index("sluice_tasks_slowest", tasks.c.name, tasks.c.run)
+#: Of few: when a worker ends, some of these may turn out to be none.
+sa.Index(
+    "sluice_tasks_duplicate",
+    tasks.c.id,
+    sqlite_where=sa.text("duplicate = 1"),  # as SQLAlchemy asks for it
+    postgresql_where=tasks.c.duplicate,
+)
 
 events = sa.Table(
     "sluice_events",

@@ -72,7 +72,11 @@ class Store:
             found = connection.scalars(
                 sa.select(tasks.c.story)
                 .join(workers, workers.c.id == tasks.c.worker)
-                .where(tasks.c.state == "active", workers.c.heard < before)
+                .where(
+                    tasks.c.state == "active",
+                    tasks.c.changed < before,
+                    workers.c.heard < before,
+                )
                 .limit(5 * MANY)
             ).all()
             for one in found:
@@ -125,11 +129,18 @@ class Store:
         change.workers = change.attendances(names)
         for name in filter(None, map(clean, names)):
             change.workers.setdefault(name, Attendance(name))
+        long_ago = change.now - SILENCE / 2  # another process marks the silent, by its own clock
+        returned = {name for name, one in change.workers.items() if one.heard < long_ago}
         for event, _, _ in new:
             self._apply(change, event)
         if new:
             change.note("last_event", change.now)
-        self._settle(change)
+        ended = {
+            clean(event.worker.external_id) or ""
+            for event, _, _ in new
+            if event.worker and event.worker.state == "offline"
+        }
+        self._settle(change, ended, returned)
         return result
 
     def _known_ids(
@@ -201,22 +212,29 @@ class Store:
             row,
         )
 
-    def _settle(self, change: Change) -> None:
-        """Tasks that were active on a worker that ended are lost; a voice takes silence back."""
-        for name, worker in change.workers.items():
-            state = "active" if worker.state == "offline" else "lost"
-            change.load_tasks(self._with_state(change.connection, name, state))
-        busy: dict[str, list[Story]] = {}
+    def _settle(self, change: Change, ended: set[str], returned: set[str]) -> None:
+        """Tasks of workers that ended are lost; a voice after a silence takes that back."""
+        # The same batch may tell of the end of a worker and of the next one under its name.
+        for name in ended:
+            change.load_tasks(self._with_state(change.connection, name, "active"))
+        if ended:
+            change.load_tasks(
+                change.connection.scalars(sa.select(tasks.c.id).where(tasks.c.duplicate))
+            )
+        for name in returned:
+            change.load_tasks(self._with_state(change.connection, name, "lost"))
+        held: dict[str, list[Story]] = {}
         for story in change.stories.values():
-            worker_name = story.text("worker")
-            if worker_name is not None and story.text("state") == "active":
-                busy.setdefault(worker_name, []).append(story)
-        known = change.attendances(busy.keys() - change.workers.keys())
-        for name, worker in {**known, **change.workers}.items():
-            for story in busy.get(name, ()):
-                story.silent = story.silent and name not in change.workers
-                if worker.is_dead_since(story.worked):
-                    story.lose(worker.offline_at or 0.0)
+            for name in story.holders:
+                held.setdefault(name, []).append(story)
+        known = change.attendances(held.keys() - change.workers.keys()) | change.workers
+        for name in held.keys() & known.keys():
+            worker = known[name]
+            for story in held[name]:
+                if name in change.workers and story.text("worker") == name:
+                    story.silent = False
+                if worker.offline_at is not None and worker.offline_at >= story.begun:
+                    story.lose(name, worker.offline_at)
 
     @staticmethod
     def _with_state(connection: sa.Connection, worker: str, state: str) -> list[str]:

@@ -171,7 +171,7 @@ class Story(msgspec.Struct, omit_defaults=True):
     @property
     def is_lost(self) -> bool:
         """Whether it can no longer finish: it was active where a worker died, and is silent."""
-        if self.is_ended or self._told != "active":
+        if self._told != "active":
             return False
         worker = self.text("worker")
         return self.silent or any(at >= self.worked for at, who in self.deaths if who == worker)
@@ -229,6 +229,18 @@ class Story(msgspec.Struct, omit_defaults=True):
         if started is None or started.key[1] != state.key[1] or self.started is None:
             return None
         return max(0.0, ended - self.started)
+
+    @property
+    def begun(self) -> float:
+        """When a worker was first heard to run the latest attempt, or last heard at all."""
+        return min([self.worked, *(at for at, _ in self.starts)])
+
+    @property
+    def holders(self) -> set[str]:
+        """The workers whose end says something about this task."""
+        found = {who for _, who in self.starts} if len(self.starts) > 1 else set()
+        worker = self.text("worker")
+        return found | {worker} if worker is not None and self._told == "active" else found
 
     @property
     def is_duplicate(self) -> bool:

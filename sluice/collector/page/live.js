@@ -8,6 +8,8 @@ import { ask } from "./api.js";
 
 const POLL = 2000;
 const STREAM_AGAIN = 15_000;
+/** The collector keeps what it counted for a second: what it answers at once may be older than the change. */
+const SETTLED = 1500;
 /** What changes with time alone (a heartbeat's age, a stalled task) is read this often. */
 const BEAT = 5000;
 
@@ -21,6 +23,7 @@ export class Live {
   #poll = 0;
   #again = 0;
   #beat = 0;
+  #settled = 0;
   #round = 0;
 
   constructor({ changed, state }) {
@@ -52,6 +55,7 @@ export class Live {
     clearTimeout(this.#poll);
     clearTimeout(this.#again);
     clearInterval(this.#beat);
+    clearTimeout(this.#settled);
     this.#poll = this.#again = this.#beat = 0;
     this.#become(state);
   }
@@ -86,6 +90,8 @@ export class Live {
     if (seq === this.#seq) return;
     this.#seq = seq;
     this.#changed();
+    clearTimeout(this.#settled);
+    this.#settled = setTimeout(() => this.#changed(), SETTLED);
   }
 
   async #ask() {

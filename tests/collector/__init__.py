@@ -1,0 +1,1 @@
+"""Tests of the local collector: what it keeps, what it says, and what it withstands."""
