@@ -70,7 +70,8 @@ def _forget(change: Change, ids: list[str]) -> None:
             change.marks.subtract(of_name(row._asdict()))
         size = sa.select(sa.func.sum(events.c.size)).where(events.c.task.in_(some))
         change.count("bytes", -(change.connection.scalar(size) or 0))
-        change.connection.execute(events.delete().where(events.c.task.in_(some)))
+        deleted = change.connection.execute(events.delete().where(events.c.task.in_(some)))
+        change.count("kept_events", -deleted.rowcount)
         change.connection.execute(tasks.delete().where(tasks.c.id.in_(some)))
 
 

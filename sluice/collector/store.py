@@ -162,6 +162,7 @@ class Store:
                 continue
             size = len(body) + _OVERHEAD if task is not None else 0
             change.count("bytes", size)
+            change.count("kept_events", task is not None)
             rows.append(
                 {
                     "event_id": event_id,

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sluice._version import __version__
 from sluice.collector.listing import SILENT_AFTER, iso
 from sluice.collector.options import Options
-from sluice.collector.schema import events, facts, queues, tallies, tasks, workers
+from sluice.collector.schema import facts, queues, tallies, tasks, workers
 from sluice.collector.spread import percentile
 from sluice.collector.story import STATES, TERMINAL
 from sluice.collector.tally import SLOT, slot_of
@@ -58,7 +58,7 @@ def now(connection: sa.Connection, at: float, options: Options) -> dict[str, Any
         },
         "kept": {
             "tasks": sum(counts.values()),
-            "events": _last_seq(connection) - _first_seq(connection),
+            "events": int(known.get("kept_events", 0)),
             "bytes": int(known.get("bytes", 0)),
             "maxTasks": options.max_tasks,
             "maxBytes": options.max_bytes,
@@ -297,12 +297,3 @@ def _diagnosis(known: Mapping[str, float], has_tasks: bool, has_workers: bool) -
     if known.get("refused_keys", 0) and known.get("last_refused", 0) >= known.get("last_event", 0):
         return "key_rejected"
     return "no_tasks" if has_workers else "nothing"
-
-
-def _last_seq(connection: sa.Connection) -> int:
-    return connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0
-
-
-def _first_seq(connection: sa.Connection) -> int:
-    first = connection.scalar(sa.select(sa.func.min(events.c.seq)))
-    return 0 if first is None else first - 1

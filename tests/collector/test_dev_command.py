@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
 import socket
@@ -101,8 +102,11 @@ def folders() -> set[Path]:
 
 def folder_of(one: Dev) -> set[Path]:
     """What this process has there."""
-    links = [link.readlink() for link in Path(f"/proc/{one.pid}/fd").iterdir()]
-    return {link.parent for link in links if "/sluice-dev-" in str(link)}
+    found: set[Path] = set()
+    for link in Path(f"/proc/{one.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed in between
+            found.add(link.readlink().parent)
+    return {folder for folder in found if folder.name.startswith("sluice-dev-")}
 
 
 def test_it_says_where_it_is_and_takes_tasks(dev):

@@ -36,6 +36,7 @@ def exact(kept: Kept) -> None:
     """The counts are those of the rows."""
     facts, rows = kept.facts(), kept.rows(schema.events)
     assert facts["bytes"] == sum(row["size"] for row in rows)
+    assert facts["kept_events"] == sum(row["task"] is not None for row in rows)
     tasks = set(kept.tasks())
     assert {row["task"] for row in rows if row["task"]} <= tasks
     counted = [row for row in kept.rows(schema.tallies) if row["kind"] == "state"]
