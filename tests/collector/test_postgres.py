@@ -324,7 +324,7 @@ def test_two_processes_write_at_once_and_both_show_all_of_it(two, open_store, da
         assert not process.matching("Traceback"), process.output()
 
 
-def test_a_page_of_one_process_hears_at_once_of_what_another_took_in(two):
+def test_a_page_of_one_process_hears_of_what_another_took_in(two):
     (_, writes), (_, shows) = two
     with requests.Session() as session:
         session.trust_env = False

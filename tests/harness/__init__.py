@@ -1,6 +1,7 @@
 """What tests need around them: real brokers, real workers, and waiting by condition.
 
     brokers.py    Valkey, RabbitMQ (servers), Broker (one fresh database or vhost of either)
+    postgres.py   Postgres: a server of its own, from Debian's package
     workers.py    Worker: a real `celery worker` process; environment() for any other process
     clients.py    client_app: a Celery app of the test's own, to send with
     taps.py       CeleryEvents: what reached the broker as Celery's own events
