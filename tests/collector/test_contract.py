@@ -22,7 +22,7 @@ from sluice.collector.writer import Writer
 from sluice.events import Job, encode_job
 from sluice.http import Verdict
 from tests.collector.conftest import Running
-from tests.collector.wire import Wire, body, job, queue, taken, worker
+from tests.collector.wire import Wire, body, job, queue, taken, whole_answer, worker
 from tests.doubles import run_python
 from tests.harness import CONNECTION_ID, wait_for
 from tests.test_delivery import Rig
@@ -202,7 +202,7 @@ def status_of(answer: bytes) -> int:
 def test_a_length_over_the_limit_is_refused_before_the_body_comes(one):
     with conversation(one) as client:
         client.sendall(head(Content_Length=str(BODY_LIMIT + 1)))
-        answer = client.recv(65536)
+        answer = whole_answer(client)
     assert status_of(answer) == 413
     assert b"PAYLOAD_TOO_LARGE" in answer
 
@@ -213,7 +213,7 @@ def test_a_body_in_chunks_is_cut_off_where_it_grows_too_large(one):
         chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
         for _ in range(BODY_LIMIT // 0x8000 + 1):  # and no end
             client.sendall(chunk)
-        answer = client.recv(65536)
+        answer = whole_answer(client)
     assert status_of(answer) == 413
 
 
@@ -245,7 +245,7 @@ def test_a_body_that_does_not_come_is_408(one, monkeypatch):
     monkeypatch.setattr(module, "BODY_TIMEOUT", 0.2)
     with conversation(one) as client:
         client.sendall(head(Content_Length="100") + b'{"events"')
-        answer = client.recv(65536)
+        answer = whole_answer(client)
     assert status_of(answer) == 408
     assert b"TIMEOUT" in answer
 

@@ -29,11 +29,20 @@ SLOW = (
 )
 
 
+#: A shell's job in the background ignores SIGINT, and whatever that starts does as well.
+WITH_SIGINT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 class Dev(Process):
     """A running ``sluice dev``."""
 
     def __init__(self, *options: str, port: int = 0) -> None:
-        command = [sys.executable, "-m", "sluice", "dev", "--port", str(port), *options]
+        dev = ["-m", "sluice", "dev", "--port", str(port), *options]
+        command = [sys.executable, "-c", WITH_SIGINT, sys.executable, *dev]
         super().__init__(command, env=environment(), name="sluice dev")
 
     def begin(self) -> Dev:

@@ -13,7 +13,7 @@ import pytest
 from sluice.collector import ingest
 from sluice.collector import server as module
 from tests.collector.conftest import Running
-from tests.collector.wire import body, job
+from tests.collector.wire import body, job, whole_answer
 from tests.harness import wait_for
 
 HEAD = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n"
@@ -57,14 +57,6 @@ def rest(client: socket.socket) -> bytes:
     with contextlib.suppress(ConnectionResetError):
         return b"".join(iter(lambda: client.recv(65536), b""))
     return b""
-
-
-def answer(client: socket.socket) -> bytes:
-    """One whole answer of JSON, in however many parts it comes."""
-    said = b""
-    while not said.endswith(b"}") and (part := client.recv(65536)):
-        said += part
-    return said
 
 
 def cut_off_after(client: socket.socket) -> float:
@@ -180,9 +172,9 @@ def test_a_refused_body_is_read_to_its_end_and_the_connection_used_again(one, co
     content = b"x" * 3_000_000
     head = INGEST + b"Content-Length: %d\r\n\r\n" % len(content)
     client = connect(one, head + content)
-    assert answer(client).startswith(b"HTTP/1.1 413 ")
+    assert whole_answer(client).startswith(b"HTTP/1.1 413 ")
     client.sendall(ASK)
-    assert answer(client).startswith(b"HTTP/1.1 200 ")
+    assert whole_answer(client).startswith(b"HTTP/1.1 200 ")
 
 
 # --- greedy ones ----------------------------------------------------------------------------------

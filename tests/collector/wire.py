@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -94,3 +95,11 @@ def taken(events: Iterable[Wire]) -> list[tuple[Event, bytes]]:
     """A batch as `Store.take` and `Writer.offer` take it: each event and its bytes."""
     bodies = [json.dumps(event).encode() for event in events]
     return [(_decode(one), one) for one in bodies]
+
+
+def whole_answer(client: socket.socket) -> bytes:
+    """One whole answer of JSON, in however many parts it comes."""
+    said = b""
+    while not said.endswith(b"}") and (part := client.recv(65536)):
+        said += part
+    return said

@@ -63,6 +63,13 @@ class Watch:
             self.faults.append(f"request to another origin: {request.url}")
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that was heard of once is there to the end of a test: nobody beats for it here."""
+    for module in ("summary", "listing"):
+        monkeypatch.setattr(f"sluice.collector.{module}.SILENT_AFTER", 600.0)
+
+
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """The browser of this folder's tests.

@@ -7,14 +7,14 @@ import io
 import json
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.collector.page.lives import ended, failed, query, wait_listed, wait_query
-from tests.collector.wire import job, worker
+from tests.collector.wire import job, queue, worker
 
 pytestmark = pytest.mark.xdist_group("page")
 
@@ -40,6 +40,7 @@ def full(one):
             *ended("c2", now - 3000, wait=1, run=9, **mail),
             worker("w1@h", "idle", now),
             worker("w2@h", "idle", now, queues=["mail"]),
+            queue("mail", now, depth=0),
         ]
     )
     return one
@@ -142,8 +143,10 @@ def test_times_are_the_readers(full, visit):
     """Between two times, told and shown in the zone of who looks."""
     page = visit(full, "/?view=tasks", timezone_id="Asia/Kolkata")
     wait_listed(page, ALL)
-    here = datetime.now(UTC) + timedelta(hours=5, minutes=30)
-    since, until = here - timedelta(seconds=500), here - timedelta(seconds=38)
+    seen = {one["id"]: one["seenAt"] for one in full.get("/api/jobs").json()["jobs"]}
+    there = timedelta(hours=5, minutes=30)
+    since = datetime.fromisoformat(seen["f2"]) + there - timedelta(seconds=60)
+    until = datetime.fromisoformat(seen["c1"]) + there - timedelta(seconds=2)
     page.locator("#filter-range").select_option("between")
     for name, at in (("since", since), ("until", until)):
         field = page.locator(f"input[name={name}]")
@@ -151,8 +154,7 @@ def test_times_are_the_readers(full, visit):
         field.dispatch_event("change")
     wait_listed(page, ["f1", "l1", "s1", "f2"])
     (told,) = query(page)["since"]
-    utc = since - timedelta(hours=5, minutes=30)
-    assert datetime.fromisoformat(told) == utc.replace(microsecond=0)
+    assert datetime.fromisoformat(told) == (since - there).replace(microsecond=0)
     other = page.context.new_page()
     other.goto(page.evaluate("() => location.href"))
     wait_listed(other, ["f1", "l1", "s1", "f2"])

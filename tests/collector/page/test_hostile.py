@@ -112,6 +112,7 @@ def test_on_its_own_page(hostile, visit):
         assert texts(page, "#error pre") == [text]
         assert texts(page, "#error .error-text") == [f"{text}: {text}"]
         page.locator("#attempts summary").click()
+        expect(page.locator("#attempts pre")).to_be_visible()
         assert texts(page, "#attempts pre") == [text]
         assert set(ALL) <= set(texts(page, "#family bdi"))
         page.locator("#events summary").first.click()
