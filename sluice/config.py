@@ -181,7 +181,7 @@ def collector_api(value: str, name: str) -> str:
         raise SluiceConfigError(
             f"{name} has a token in it, which opens the collector's page and sends nothing",
             "Give the URL without '?token=...'; to send to a collector with a key of its own"
-            " (sluice dev --api-key), use api_url and api_key in the place of dev",
+            " (sluice dev --api-key), use api_url, api_key and connection_id in the place of dev",
         )
     try:
         url = _url(re.split(r"[?#]", value, maxsplit=1)[0], name)

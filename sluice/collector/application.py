@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
@@ -87,7 +88,11 @@ class Collector:
     def _hosts(self) -> tuple[str, ...] | None:
         if self.options.is_open and not self.options.allowed_hosts:
             return None  # nobody knows all its names; the token is what counts
-        return (self.options.host.strip("[]"), *self.options.allowed_hosts)
+        return (
+            self.options.host.strip("[]"),
+            socket.gethostname(),
+            *self.options.allowed_hosts,
+        )
 
     async def _on_database_error(self, _: Request, error: Exception) -> Response:
         self._tell("reading", error)
@@ -171,9 +176,12 @@ class Collector:
         async def turn() -> None:
             if any(ingest.counts.values()):
                 counts: dict[str, float] = dict(ingest.counts)
-                await anyio.to_thread.run_sync(store.count, counts)
-                for name, number in counts.items():
-                    ingest.counts[name] -= int(number)
+                ingest.counts.clear()  # a round that is cancelled has written them all the same
+                try:
+                    await anyio.to_thread.run_sync(store.count, counts)
+                except Exception:
+                    ingest.counts.update({name: int(number) for name, number in counts.items()})
+                    raise
 
         return turn
 

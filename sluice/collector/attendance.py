@@ -82,7 +82,8 @@ class Attendance(msgspec.Struct):
             if value is not None:
                 self._say(name, place, value)
         # These are of one moment: what is not told now is over.
-        self._say("reason", place, _small(worker.extensions.get("reason")))
+        reason = worker.extensions.get("reason")
+        self._say("reason", place, _small(reason) if isinstance(reason, str) else None)
         self._say("suspects", place, [_suspect(one) for one in suspects[:_MOST_SUSPECTS]])
 
     def _say(self, name: str, place: _Place, value: Any) -> None:

@@ -44,7 +44,10 @@ class Database:
         self.is_postgres = options.database_url is not None
         if options.database_url is not None:
             self.url = _postgres(options.database_url)
-            self.where = self.url.render_as_string(hide_password=True)
+            # A password may also stand in its query.
+            self.where = (
+                f"PostgreSQL ({self.url.database or ''} on {self.url.host or 'its socket'})"
+            )
         else:
             path = options.db
             if path is None:

@@ -14,7 +14,9 @@ LOOPBACK: Final = "127.0.0.1"
 GIB: Final = 1024**3
 DAY: Final = 86_400.0
 
-_KEY: Final = re.compile(r"sk_[!-~]{1,500}")
+#: What the SDK takes for a key.
+_KEY: Final = re.compile(r"sk_[A-Za-z0-9._~+/=-]{1,500}")
+_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~-]{8,200}")
 
 
@@ -91,17 +93,28 @@ class Options:
                 "--token cannot be used. Accepted are 8 to 200 letters, digits, '.', '_', '~', '-'."
             )
         for name in self.allowed_hosts:
-            if not name or not re.fullmatch(r"[A-Za-z0-9.:\[\]_-]+", name):
+            if not (_NAME.fullmatch(name) or _is_address(name)):
                 raise BadOption(
-                    f"--allowed-host is {name!r}. Accepted is a host's name, without http://."
+                    f"--allowed-host is {name!r}. Accepted is a host's name or address, without"
+                    " http://, a port or brackets."
                 )
 
     @property
     def is_open(self) -> bool:
-        """Whether others than this machine can connect."""
-        if self.host == "localhost":
-            return False
-        try:
-            return not ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return True
+        """Whether others than this machine can connect, by themselves or by what is before it."""
+        return not all(is_loopback(name) for name in (self.host.strip("[]"), *self.allowed_hosts))
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host is this machine for itself."""
+    return name.lower() == "localhost" or (
+        _is_address(name) and ipaddress.ip_address(name).is_loopback
+    )
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -49,7 +49,7 @@ def clear(change: Change) -> int:
     number = change.connection.scalar(sa.select(sa.func.count()).select_from(tasks)) or 0
     for table in (events, tasks, workers, queues, tallies):
         change.connection.execute(table.delete())
-    kept = facts.c.name.in_(("version", "seq", "since"))
+    kept = facts.c.name.in_(("version", "seq", "since", "fed"))
     change.connection.execute(facts.update().where(~kept).values(n=0))
     return number
 

@@ -141,10 +141,13 @@ class Api:
         if kind not in export.FORMATS:
             raise BadQuery("format", f"Accepted are {' and '.join(export.FORMATS)}.")
         query = Query.of(values)
+        disposition = {"Content-Disposition": f'attachment; filename="tasks.{kind}"'}
+        if request.method == "HEAD":
+            return Response(headers=disposition, media_type=export.FORMATS[kind])
         return StreamingResponse(
             export.written(self._reader, query, kind),
             media_type=export.FORMATS[kind],
-            headers={"Content-Disposition": f'attachment; filename="tasks.{kind}"'},
+            headers=disposition,
         )
 
     async def _cleared(self, request: Request) -> Response:

@@ -121,5 +121,5 @@ facts = sa.Table(
 )
 FACTS: Final = (
     *("version", "seq", "since", "bytes", "events", "requests", "duplicates", "invalid"),
-    *("refused_keys", "last_refused", "last_event", "dropped", "pruned", "kept_events"),
+    *("refused_keys", "last_refused", "last_event", "dropped", "pruned", "kept_events", "fed"),
 )

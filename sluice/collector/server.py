@@ -38,6 +38,8 @@ SEND_TIMEOUT: Final = 30.0
 _GRACE: Final = 0.5
 _CANCELLED_AFTER: Final = 2
 _DESCRIPTORS: Final = 65_536
+#: A collector takes any UUID; the SDK wants one.
+_ANY_CONNECTION: Final = "00000000-0000-4000-8000-000000000000"
 
 
 class _Hasty(H11Protocol):
@@ -219,14 +221,17 @@ def greeting(collector: Collector, port: int) -> list[str]:
     """What is said once it listens."""
     options = collector.options
     host = options.host.strip("[]")
-    shown = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)  # noqa: S104
+    wide = host in ("0.0.0.0", "::")  # noqa: S104  a name is shown in its place
+    shown = (*options.allowed_hosts, socket.gethostname())[0] if wide else host
     url = f"http://{f'[{shown}]' if ':' in shown else shown}:{port}"
     query = f"/?token={collector.token}" if collector.token else "/"
     lines = [f"The page:     {url}{query}", f"Events:       {url}/api/ingest"]
-    if options.is_open or collector.api_key is not None:
-        lines.append(f"Send to it:   export SLUICE_API_URL={url}/api SLUICE_API_KEY=<its key>")
-        if collector.api_key != options.api_key:
-            lines.append(f"Its key:      {collector.api_key}")
+    if collector.api_key is not None:
+        key = "<its key>" if collector.api_key == options.api_key else collector.api_key
+        lines.append(
+            f"Send to it:   export SLUICE_API_URL={url}/api SLUICE_API_KEY={key}"
+            f" SLUICE_CONNECTION_ID={_ANY_CONNECTION}"
+        )
     else:
         dev = "1" if (host, port) == (LOOPBACK, PORT) else url
         lines.append(f"Send to it:   export SLUICE_DEV={dev}")

@@ -175,6 +175,7 @@ class Store:
             )
         if rows:
             change.connection.execute(events.insert(), rows)
+            change.note("fed", change.connection.scalar(sa.select(sa.func.max(events.c.seq))) or 0)
 
     def _apply(self, change: Change, event: Event) -> None:
         if event.job is not None:

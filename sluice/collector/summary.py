@@ -78,6 +78,7 @@ def now(connection: sa.Connection, at: float, options: Options) -> dict[str, Any
             "since": iso(known.get("since")),
         },
         "version": __version__,
+        "keyRequired": options.api_key is not None or options.is_open,
         "diagnosis": _diagnosis(known, bool(counts), bool(seen_workers)),
     }
 

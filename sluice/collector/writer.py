@@ -86,10 +86,10 @@ class Writer:
                 return
             taken[0][1].set_exception(error)
             return
+        with contextlib.suppress(RuntimeError):  # the loop that would hear of it has ended
+            self._on_change(seq)  # first: who is answered may ask for the number at once
         for (_, promise), result in zip(taken, results, strict=True):
             promise.set_result(result)
-        with contextlib.suppress(RuntimeError):  # the loop that would hear of it has ended
-            self._on_change(seq)
 
 
 def _weight(batch: _Batch) -> int:

@@ -14,6 +14,7 @@ import pytest
 
 from sluice.collector import guard as module
 from sluice.collector.guard import Guard
+from sluice.collector.options import BadOption, Options
 from sluice.collector.reader import Reader
 from sluice.collector.server import greeting
 from tests.collector.conftest import Running
@@ -68,9 +69,31 @@ def test_this_machines_own_names_are_fine(one, host):
 
 
 def test_a_name_can_be_allowed(collector):
-    one = collector(allowed_hosts=("Sluice.Example",))
-    assert asked(one, "/api/health", Host="sluice.example:5580").status_code == 200
+    one = collector(allowed_hosts=("Sluice.Example", "fd00::1"))
+    for host in ("sluice.example:5580", "[fd00::1]:80", socket.gethostname()):
+        assert asked(one, "/api/health", Host=host).status_code == 200
     assert is_forbidden(asked(one, "/api/health", Host="other.example"))
+
+
+def test_behind_a_name_for_others_a_token_and_a_key_are_asked_for(collector):
+    """What is before it lets others in, also where it listens for this machine alone."""
+    one = collector(allowed_hosts=("team.example",))
+    assert asked(one, "/api/jobs", Host="team.example").status_code == 401
+    assert one.post_events([job("a", "queued")], key="sk_any").status_code == 401
+    assert one.post_events([job("a", "queued")]).status_code == 200
+
+
+def test_the_url_that_is_printed_is_one_that_answers(collector):
+    one = collector(host="0.0.0.0", allowed_hosts=("team.example",))
+    page = greeting(one.collector, one.port)[0].split()[-1]
+    assert page.startswith(f"http://team.example:{one.port}/?token=")
+    assert asked(one, "/api/health", Host=f"team.example:{one.port}").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["http://a.example", "a.example:5580", "[fd00::1]", "a b", ""])
+def test_a_name_that_would_never_match_is_refused(name):
+    with pytest.raises(BadOption, match="--allowed-host"):
+        Options(allowed_hosts=(name,))
 
 
 # --- other sites ----------------------------------------------------------------------------------
@@ -290,7 +313,7 @@ def test_a_collector_that_others_can_reach_makes_a_token_and_a_key(collector):
         lines[0]
         == f"The page:     http://{socket.gethostname()}:{one.port}/?token={one.collector.token}"
     )
-    assert f"Its key:      {one.collector.api_key}" in lines
+    assert f"SLUICE_API_KEY={one.collector.api_key} SLUICE_CONNECTION_ID=" in lines[2]
     assert one.get("/api/jobs").status_code == 200, "with the cookie"
     assert asked(one, "/api/jobs", Host="any.name.of.it:1").status_code == 401
     assert one.post_events([job("a", "queued")]).status_code == 200

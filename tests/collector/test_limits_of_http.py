@@ -223,13 +223,15 @@ def test_what_is_no_http_is_refused(one, connect, noise):
 
 
 @pytest.fixture
-def big(hasty) -> bytes:
+def big(hasty, monkeypatch) -> bytes:
     """A request whose answer is of some twenty megabytes."""
+    monkeypatch.setattr(ingest, "BODY_TIMEOUT", 20.0)  # a megabyte may take its time
     more = {"error": "e" * 9000, "stacktrace": "s" * 40_000}
     if hasty.get("/api/jobs/big").status_code == 404:
         for part in range(20):
             at = 1000.0 + part * 20
-            hasty.post_events([job("big", "failed", at + n, **more) for n in range(20)])
+            events = [job("big", "failed", at + n, **more) for n in range(20)]
+            assert hasty.post_events(events).status_code == 200
     return b"GET /api/jobs/big HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 

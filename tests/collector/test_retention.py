@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sluice.collector import retention, schema
+from sluice.collector import detail, retention, schema
 from tests.collector.conftest import Kept
 from tests.collector.wire import Wire, job, queue, worker
 
@@ -140,6 +140,20 @@ def test_the_numbers_of_workers_events_are_known_for_an_hour(kept):
     assert kept.rows(schema.events) == []
 
 
+def test_the_number_of_the_last_event_never_falls(kept):
+    """Or who follows would take it for a collector that began anew, and tell all again."""
+    kept.take(waiting("w", 0), ended("t", 1), worker("last", "offline", T))
+    fed = kept.facts()["fed"]
+    kept.now += 2 * 3600
+    pruned(kept, tasks=1)
+    assert max(row["seq"] for row in kept.rows(schema.events)) < fed
+    kept.store.clear()
+    with kept.database.reading.begin() as connection:
+        assert detail.feed(connection, -1, 1, None) == {"events": [], "last": fed}
+    kept.take(waiting("w", 0))
+    assert kept.facts()["fed"] > fed
+
+
 def test_clear_forgets_everything_but_the_numbers_of_changes(kept):
     kept.take(ended("t", 1), waiting("u", 2), worker("w", "online", T), queue("q", T))
     kept.store.count({"invalid": 3, "refused_keys": 1})
@@ -148,7 +162,7 @@ def test_clear_forgets_everything_but_the_numbers_of_changes(kept):
     for table in (schema.tasks, schema.events, schema.workers, schema.queues, schema.tallies):
         assert kept.rows(table) == []
     facts = kept.facts()
-    assert {name for name, n in facts.items() if n} == {"version", "seq", "since"}
+    assert {name for name, n in facts.items() if n} == {"version", "seq", "since", "fed"}
     assert facts["since"] == before["since"]
     kept.take(ended("t", 1))
     assert kept.states() == {"t": "completed"}

@@ -306,6 +306,15 @@ def test_a_proxy_for_this_machine_is_a_warning(doctor, hosted, monkeypatch):
     assert "secret" not in repr(checks)
 
 
+def test_no_proxy_is_asked_for_a_collector_on_this_machine(doctor, collector, monkeypatch):
+    """As the SDK itself does it."""
+    monkeypatch.setenv("SLUICE_DEV", collector.page)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    code, checks = doctor()
+    assert (code, "proxy" in checks) == (0, False)
+    assert checks["key"]["status"] == checks["seen"]["status"] == "ok"
+
+
 # --- the key, and the event -----------------------------------------------------------------------
 
 

@@ -7,6 +7,8 @@ import { el } from "./dom.js";
 import { ago, count } from "./format.js";
 import { copyButton } from "./parts.js";
 
+// A collector takes any UUID; the SDK wants one.
+const ANY_CONNECTION = "00000000-0000-4000-8000-000000000000";
 const USUAL = ["http://127.0.0.1:5580", "http://localhost:5580"];
 
 function line(code, said) {
@@ -30,7 +32,12 @@ export function diagnosis(now, said) {
     el("p", null, "This says what the SDK sees, from where, and whether it gets here:"),
     line("sluice doctor", said),
   );
-  const on = line(`export SLUICE_DEV=${here}`, said);
+  const on = now.keyRequired
+    ? line(
+        `unset SLUICE_DEV; export SLUICE_API_URL=${location.origin}/api SLUICE_API_KEY=sk_… SLUICE_CONNECTION_ID=${ANY_CONNECTION}`,
+        said,
+      )
+    : line(`export SLUICE_DEV=${here}`, said);
   const kinds = {
     nothing: () => [
       "Nothing received yet",
@@ -58,10 +65,9 @@ export function diagnosis(now, said) {
       "The key is rejected",
       `${count(now.heard.refusedKeys)} requests were refused, the last ${ago(now.heard.lastRefusedAt)}: someone sends, but not with the key that this collector was started with.`,
       [
-        step("Use the collector's key", line("export SLUICE_API_KEY=sk_…", said)),
         step(
-          "Or go without",
-          el("p", null, "A collector started without a key takes events from this machine with:"),
+          now.keyRequired ? "Use the collector's key, which it printed or was given" : "A key starts with sk_; none is needed",
+          el("p", null, "Where workers, web server and scripts are started:"),
           on,
         ),
         doctor,

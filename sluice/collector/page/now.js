@@ -31,6 +31,10 @@ function queueTable() {
   });
 }
 
+function average(number) {
+  return Number.isFinite(number) ? number.toFixed(2) : "–";
+}
+
 function load(worker) {
   if (!worker.concurrency) return none(worker.active);
   return [
@@ -69,7 +73,7 @@ function workerTable(offline) {
     { label: "Active", num: true, class: "load", cell: load },
     processed,
     { label: "Queues", cell: (worker) => raw((worker.queues ?? []).join(", ") || "–") },
-    { label: "Load", num: true, cell: (worker) => worker.loadAverage?.[0]?.toFixed(2) ?? "–" },
+    { label: "Load", num: true, cell: (worker) => average(worker.loadAverage?.[0]) },
     {
       label: "Runs",
       cell: (worker) => raw([worker.software, worker.version].filter(Boolean).join(" ") || "–"),

@@ -7,7 +7,7 @@ const FIRST = 80;
 const PAGE = 200;
 const KEPT = 40;
 /** The next page is wanted when this many rows are left below. */
-const AHEAD = 100;
+const AHEAD = 30;
 
 export class Pages {
   #query;

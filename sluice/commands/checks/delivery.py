@@ -37,8 +37,8 @@ def key(settings: Settings, *, is_dev: bool) -> Check:
         fix = "copy the key of this connection again from the dashboard: SLUICE_API_KEY=sk_..."
         if is_dev:
             fix = (
-                "this collector has a key of its own (sluice dev --api-key): set SLUICE_API_URL"
-                " and SLUICE_API_KEY in the place of SLUICE_DEV"
+                "this collector has a key of its own (sluice dev --api-key): set SLUICE_API_URL,"
+                " SLUICE_API_KEY and SLUICE_CONNECTION_ID (any UUID) in the place of SLUICE_DEV"
             )
         return Check(_KEY, "failed", f"refused: {outcome.reason}", fix)
     return _in_the_way(_KEY, outcome)

@@ -28,7 +28,10 @@ _ANY: Final[Mapping[str, object]] = {
     "api_key": "sk_any",
     "connection_id": "00000000-0000-4000-8000-000000000000",
 }
-_NAMES: Final = tuple(field.name for field in dataclasses.fields(Settings))
+#: Without the one that `dev` decides.
+_NAMES: Final = tuple(
+    field.name for field in dataclasses.fields(Settings) if field.name != "proxied"
+)
 _SHOWN: Final = frozenset(("api_key", "connection_id", "api_url"))
 _VARIABLES: Final = (
     *(variable(name) for name in ("enabled", "dev", *_NAMES)),
@@ -93,10 +96,9 @@ def look(given: Mapping[str, object] | None, environ: Mapping[str, str]) -> Conf
     if quiet:
         checks.append(Check("others", "ok", f"{quiet} settings at their defaults", is_setting=True))
     checks += _unknown(environ)
-    if collector is not None:
-        good |= {"api_url": collector, "api_key": "sk_dev"}
+    where = _ANY if collector is None else {"dev": collector}
     # Only what was found good is in it, and it is not switched off: there are settings.
-    settings = cast("Settings", resolve({**_ANY, **good}, {}))
+    settings = cast("Settings", resolve({**where, **good}, {}))
     return Configuration(checks, settings, frozenset(broken), collector)
 
 

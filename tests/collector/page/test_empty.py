@@ -53,7 +53,11 @@ def test_the_key_is_rejected(collector, visit):
     told = page.locator("[data-diagnosis=key_rejected]")
     expect(told).to_be_visible()
     expect(told).to_contain_text("The key is rejected")
-    expect(told.get_by_text("export SLUICE_API_KEY=sk_…", exact=True)).to_be_visible()
+    line = (
+        f"unset SLUICE_DEV; export SLUICE_API_URL={running.url}/api SLUICE_API_KEY=sk_…"
+        " SLUICE_CONNECTION_ID=00000000-0000-4000-8000-000000000000"
+    )
+    expect(told.get_by_text(line, exact=True)).to_be_visible()
     expect(page.locator("#refused")).to_have_text("Refused 1")
     running.post_events([job("a", "queued")])
     expect(page.locator("[data-diagnosis]")).to_have_count(0)

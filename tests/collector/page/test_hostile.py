@@ -45,7 +45,7 @@ def hostile(one):
         extensions = {"exceptionClass": text, "celeryEvent": text, text: text}
         fields = {"name": text, "queue": text, "workerId": text, "parentId": "a0", "rootId": text}
         suspects = [{"externalId": text, "name": text}]
-        metadata = {"pool": text, "software": text, "version": text}
+        metadata = dict.fromkeys(("pool", "software", "version", "loadAverage", "processed"), text)
         answer = one.post_events(
             [
                 job(f"a{n}", "queued", now - 50 - n, **fields),

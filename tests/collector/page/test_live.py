@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.collector.page.lives import listed, wait_listed
 from tests.collector.wire import Wire, job
+from tests.harness.ports import free_port
 
 pytestmark = pytest.mark.xdist_group("page")
 
@@ -137,7 +138,7 @@ def test_without_the_stream_it_asks(one, visit):
 
 
 def test_a_collector_that_went_away_and_came_back(collector, visit, tmp_path):
-    gone = collector(db=tmp_path / "events.db")
+    gone = collector(db=tmp_path / "events.db", port=free_port())
     gone.post_events([job("a", "queued")])
     page = visit(gone, "/?view=tasks", allowed=("ERR_", "503"))
     wait_listed(page, ["a"])
