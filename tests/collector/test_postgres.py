@@ -13,7 +13,7 @@ import pytest
 import requests
 import sqlalchemy as sa
 
-from sluice.collector import schema
+from sluice.collector import application, schema
 from sluice.collector.database import Database
 from sluice.collector.listener import Listener
 from sluice.collector.options import BadOption, Options
@@ -334,6 +334,16 @@ def test_a_page_of_one_process_hears_of_what_another_took_in(two):
             posted(writes, [job("t", "queued")])
             assert json.loads(next(lines)[5:]) == {"seq": 1}
     assert [shown["id"] for shown in gotten(shows, "/api/jobs")["jobs"]] == ["t"]
+
+
+def test_it_hears_by_a_notification_and_not_only_by_looking(database_url, collector, monkeypatch):
+    monkeypatch.setattr(application, "_SOON", 3600.0)
+    writes, shows = (collector(database_url=database_url) for _ in range(2))
+    for number in range(1, 4):
+        writes.post_events([job(f"t-{number}", "queued")])
+        wait_for(
+            lambda seq=number: shows.get("/api/tick").json()["seq"] >= seq, 10, "the notification"
+        )
 
 
 # --- what cannot be opened ------------------------------------------------------------------------

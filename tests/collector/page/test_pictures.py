@@ -1,8 +1,13 @@
-"""Every view paints; with SLUICE_PICTURES=1 the pictures of the docs are made anew."""
+"""Every view paints; with SLUICE_PICTURES=1 the pictures of the docs are made anew.
+
+Beside them lies a digest of what they were made from: when the page or the scene has changed since,
+a test says that they are stale.
+"""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import struct
 import time
@@ -12,6 +17,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from sluice.collector.routes import PAGE
+from tests.collector.page import scene as scene_module
 from tests.collector.page.scene import STORY, scene
 
 pytestmark = pytest.mark.xdist_group("page")
@@ -24,6 +31,7 @@ VIEWS = {
     "failures": ("/?view=failures", "#failures tbody tr"),
     "names": ("/?view=names", "#names tbody tr"),
 }
+MADE_FROM = IMAGES / "made-from.txt"
 #: A page of docs is read over slow lines, too.
 MOST_BYTES = 100_000
 
@@ -61,6 +69,15 @@ INDEXED = """async (png) => {
 }"""
 
 
+def digest() -> str:
+    """Of all that decides what a picture shows: the page, and what is on it."""
+    sources = [*sorted(PAGE.iterdir()), Path(scene_module.__file__), Path(__file__)]
+    whole = hashlib.sha256()
+    for source in sources:
+        whole.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return whole.hexdigest()
+
+
 def take(page: Page, name: str) -> None:
     """The picture, written only where that was asked for; a page that is blank has none."""
     picture = page.screenshot(animations="disabled")
@@ -70,6 +87,7 @@ def take(page: Page, name: str) -> None:
         picture = squeezed(page.context.browser, picture)
         assert len(picture) < MOST_BYTES, (name, len(picture))
         (IMAGES / f"{name}.png").write_bytes(picture)
+        MADE_FROM.write_text(f"{digest()}\n")
 
 
 def squeezed(browser: Browser, png: bytes) -> bytes:
@@ -90,6 +108,16 @@ def squeezed(browser: Browser, png: bytes) -> bytes:
         struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in parts
     )
+
+
+def test_the_pictures_of_the_docs_are_of_this_page():
+    names = {f"{view}-{theme}" for view in VIEWS for theme in ("light", "dark")} | {"tasks-phone"}
+    assert {path.stem for path in IMAGES.glob("*.png")} == names
+    if os.environ.get("SLUICE_PICTURES") != "1":
+        assert MADE_FROM.read_text().strip() == digest(), (
+            "docs/images are stale:"
+            " SLUICE_PICTURES=1 scripts/test tests/collector/page/test_pictures.py"
+        )
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
