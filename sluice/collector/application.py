@@ -116,6 +116,7 @@ class Collector:
         )
 
         async def clear() -> int:
+            ingest.counts.clear()  # what was not written yet is of before
             number, seq = await anyio.to_thread.run_sync(store.clear)
             reader.forget()
             ticks.poke(seq)

@@ -83,7 +83,7 @@ _NOW: Final = {
         }
     ),
     "diagnosis": {"enum": ["nothing", "key_rejected", "no_tasks", "ok"]},
-    "version": {"type": "string"},
+    "version": {"type": "string"}, "keyRequired": {"type": "boolean"},
 }  # fmt: skip
 _FAILURE: Final = {
     "name": {"type": "string"}, "exception": _TEXT, "count": _COUNT, "firstAt": _TIME,

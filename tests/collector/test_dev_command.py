@@ -263,7 +263,8 @@ def test_bound_wider_it_prints_a_token_and_a_key(dev):
     url = f"http://127.0.0.1:{port}"
     token = one.page.partition("?token=")[2]
     assert len(token) >= 32
-    (key,) = (line.split()[-1] for line in one.matching("Its key:"))
+    (line,) = one.matching("Send to it:")
+    key = line.partition("SLUICE_API_KEY=")[2].split()[0]
     assert requests.get(f"{url}/api/jobs", timeout=10).status_code == 401
     with requests.Session() as browser:
         assert browser.get(f"{url}/?token={token}", timeout=10).status_code == 200

@@ -7,7 +7,7 @@ const FIRST = 80;
 const PAGE = 200;
 const KEPT = 40;
 /** The next page is wanted when this many rows are left below. */
-const AHEAD = 30;
+const AHEAD = 100;
 
 export class Pages {
   #query;
