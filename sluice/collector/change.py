@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_in_sqlite
 
 from sluice.collector.attendance import Attendance, attendance_of
 from sluice.collector.rows import task_row
-from sluice.collector.schema import facts, tallies, tasks, workers
+from sluice.collector.schema import fact, facts, tallies, tasks, workers
 from sluice.collector.story import Story, clean, unpacked
 from sluice.collector.tally import Mark, difference
 
@@ -81,7 +81,7 @@ class Change:
 
     def fact(self, name: str) -> float:
         """What a fact is now."""
-        return self.connection.scalar(sa.select(facts.c.n).where(facts.c.name == name)) or 0.0
+        return fact(self.connection, name)
 
     def finish(self) -> int:
         """Write what is in hand, and give the change its number."""

@@ -12,14 +12,13 @@ import msgspec
 import sqlalchemy as sa
 
 from sluice.collector import listing
-from sluice.collector.schema import events, facts, tasks
-from sluice.collector.story import seconds
-from sluice.events import Event
+from sluice.collector.schema import events, fact, tasks
+from sluice.collector.story import TERMINAL, seconds
+from sluice.events import FINAL_STATES, Event
 
 _MOST_EVENTS: Final = 1000
 _MOST_FAMILY: Final = 200
 _MOST_ANCESTORS: Final = 50
-_ENDS: Final = frozenset(("completed", "failed", "cancelled", "retrying"))
 
 _decode = msgspec.json.Decoder(Event).decode
 
@@ -47,14 +46,16 @@ def job(connection: sa.Connection, task: str, usual: Mapping[str, float]) -> dic
         "retries": row.retries,
         "attempts": attempts(told),
         "family": family(connection, row),
-        "events": [
-            {
-                "seq": one.seq,
-                "receivedAt": listing.iso(one.received),
-                "event": msgspec.Raw(one.body.encode()),
-            }
-            for one in found
-        ],
+        "events": [_as_it_came(one) for one in found],
+    }
+
+
+def _as_it_came(row: Any) -> dict[str, Any]:
+    """A row of the events' table as the API shows it."""
+    return {
+        "seq": row.seq,
+        "receivedAt": listing.iso(row.received),
+        "event": msgspec.Raw(row.body.encode()),
     }
 
 
@@ -70,22 +71,21 @@ def attempts(told: Iterable[Event]) -> list[dict[str, Any]]:
         if job.state in ("queued", "scheduled", "unknown"):
             one["queued"] = min(at, one["queued"] or at)
         if not sent or one["state"] is None:
-            if one["state"] not in _TERMINAL:
+            if one["state"] not in TERMINAL:
                 one["state"] = job.state
             one["worker"] = job.worker_id or one["worker"]
         one["scheduled"] = seconds(job.scheduled_for) or one["scheduled"]
         one["started"] = seconds(job.started_at) or one["started"]
-        if job.state in _ENDS:
+        if job.state in FINAL_STATES:
             one["ended"] = seconds(job.completed_at) or at
             named = job.extensions.get("exceptionClass")
             one["exception"] = named if isinstance(named, str) else None
             one["error"], one["stacktrace"] = job.error, job.stacktrace
         elif job.state == "active":  # once more: the last one was given back
-            one["ended"] = None if one["state"] not in _TERMINAL else one["ended"]
+            one["ended"] = None if one["state"] not in TERMINAL else one["ended"]
     return [_attempt(number, found[number]) for number in sorted(found)]
 
 
-_TERMINAL: Final = frozenset(("completed", "failed", "cancelled"))
 _FIELDS: Final = (
     *("queued", "scheduled", "started", "ended", "state", "worker"),
     *("error", "exception", "stacktrace"),
@@ -153,7 +153,7 @@ def family(connection: sa.Connection, row: Any) -> list[dict[str, Any]]:
 def feed(connection: sa.Connection, after: int, limit: int, task: str | None) -> dict[str, Any]:
     """The answer to ``GET /api/events``: events of tasks in the order in which they came."""
     # Not that of the last row: pruned rows must not look like a collector that began anew.
-    last = int(connection.scalar(sa.select(facts.c.n).where(facts.c.name == "fed")) or 0)
+    last = int(fact(connection, "fed"))
     if after < 0:
         return {"events": [], "last": last}
     query = sa.select(events.c.seq, events.c.received, events.c.body)
@@ -162,14 +162,7 @@ def feed(connection: sa.Connection, after: int, limit: int, task: str | None) ->
         query = query.where(events.c.task == task)
     found = connection.execute(query.order_by(events.c.seq).limit(limit)).all()
     return {
-        "events": [
-            {
-                "seq": one.seq,
-                "receivedAt": listing.iso(one.received),
-                "event": msgspec.Raw(one.body.encode()),
-            }
-            for one in found
-        ],
+        "events": [_as_it_came(one) for one in found],
         # What came between the two queries is among those found, and is not told twice.
         "last": found[-1].seq if len(found) == limit else max([last, *(one.seq for one in found)]),
     }

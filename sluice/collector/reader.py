@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import anyio.to_thread
@@ -18,7 +19,7 @@ from anyio import CapacityLimiter
 from sluice.collector import summary
 from sluice.collector.database import Database
 from sluice.collector.options import Options
-from sluice.collector.schema import facts
+from sluice.collector.schema import fact
 
 _THREADS: Final = 4
 _KEPT: Final = 1.0
@@ -81,12 +82,7 @@ class Reader:
 
     async def seq(self) -> int:
         """The number of the last change."""
-
-        def query(connection: sa.Connection) -> int:
-            found = connection.scalar(sa.select(facts.c.n).where(facts.c.name == "seq"))
-            return int(found or 0)
-
-        return await self.run(query)
+        return int(await self.run(partial(fact, name="seq")))
 
     def forget(self) -> None:
         """Everything was cleared."""

@@ -123,3 +123,8 @@ FACTS: Final = (
     *("version", "seq", "since", "bytes", "events", "requests", "duplicates", "invalid"),
     *("refused_keys", "last_refused", "last_event", "dropped", "pruned", "kept_events", "fed"),
 )
+
+
+def fact(connection: sa.Connection, name: str) -> float:
+    """What a fact is now; 0 where it was never noted."""
+    return connection.scalar(sa.select(facts.c.n).where(facts.c.name == name)) or 0.0

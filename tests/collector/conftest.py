@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -157,9 +158,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 # --- places to keep things ------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """The session's PostgreSQL server; skipped where there is none, and failed in CI."""
+@contextlib.contextmanager
+def postgres_server() -> Iterator[Postgres]:
+    """A PostgreSQL server while the block runs; skipped where there is none, and failed in CI."""
     if programs() is None:
         missing(NO_POSTGRES)
     one = Postgres()
@@ -168,6 +169,13 @@ def postgres() -> Iterator[Postgres]:
         yield one
     finally:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The session's PostgreSQL server."""
+    with postgres_server() as one:
+        yield one
 
 
 @pytest.fixture

@@ -17,11 +17,10 @@ from sluice.collector import application, schema
 from sluice.collector.database import Database
 from sluice.collector.listener import Listener
 from sluice.collector.options import BadOption, Options
-from tests.collector.conftest import KEY, Kept, Running
+from tests.collector.conftest import KEY, Kept, Running, postgres_server
 from tests.collector.wire import Wire, body, job, queue, taken, worker
 from tests.harness import Process, environment, wait_for
-from tests.harness.missing import missing
-from tests.harness.postgres import NO_POSTGRES, Postgres, programs
+from tests.harness.postgres import Postgres
 
 T = 1_800_000_000.0
 WRITERS, BATCHES, TASKS = 3, 12, 25
@@ -225,14 +224,8 @@ def test_a_store_survives_the_end_of_its_connections(postgres, database_name, op
 @pytest.fixture
 def own_postgres() -> Iterator[Postgres]:
     """A server that this test alone may stop."""
-    if programs() is None:
-        missing(NO_POSTGRES)
-    one = Postgres()
-    try:
-        one.start()
+    with postgres_server() as one:
         yield one
-    finally:
-        one.close()
 
 
 def test_a_collector_survives_a_restart_of_the_server(
