@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from billiard.exceptions import Terminated
 from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded, WorkerLostError
 from celery.worker import state as worker_state
 from celery.worker.request import Request, create_request_cls
@@ -60,7 +61,7 @@ class FakeRequest:
             self.reject(requeue=exc.requeue)
         elif isinstance(exc, Retry):
             self.send_event("task-retried", exception=repr(exc.exc), traceback=exc_info.traceback)
-        elif not isinstance(exc, Ignore):
+        elif not isinstance(exc, (Ignore, Terminated)) and not worker_state.should_terminate:
             self.send_event("task-failed", exception=repr(exc), traceback=exc_info.traceback)
         return "handled"
 
@@ -295,6 +296,36 @@ def test_a_hard_time_limit_during_a_cold_end_is_no_failure(bench, monkeypatch):
     told = len(bench.story())
     request.on_timeout(soft=False, timeout=5)
     assert len(bench.story()) == told
+
+
+def test_what_fails_by_itself_during_a_cold_end_is_told(bench, monkeypatch):
+    """Celery stores the failure and sends no event."""
+    monkeypatch.setattr(worker_state, "should_terminate", True)
+    assert bench.run().on_failure(error_info(KeyError("nothing here"))) == "handled"
+    assert bench.story()[-1] == ("failed", "task-failed")
+    assert bench.last.job.error == "'nothing here'"
+
+
+@pytest.mark.parametrize("exception", [Terminated(15), SystemExit(1), WorkerLostError("gone")])
+def test_what_a_cold_end_cancels_has_one_end(bench, monkeypatch, exception):
+    monkeypatch.setattr(worker_state, "should_terminate", True)
+    request = bench.run()
+    request.send_event("task-cancelled")
+    told = bench.story()
+    request.on_failure(error_info(exception))
+    assert bench.story() == told
+
+
+@pytest.mark.parametrize(
+    ("exception", "acks_late"), [(Terminated(15), False), (KeyError("late"), True)]
+)
+def test_what_comes_again_after_a_cold_end_is_no_failure(bench, monkeypatch, exception, acks_late):
+    monkeypatch.setattr(worker_state, "should_terminate", True)
+    request = bench.run()
+    request.task.acks_late = acks_late
+    told = bench.story()
+    request.on_failure(error_info(exception))
+    assert bench.story() == told
 
 
 def test_a_soft_time_limit_is_not_taken_for_a_hard_one(bench):

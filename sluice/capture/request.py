@@ -20,6 +20,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeAlias
 
 from billiard.einfo import ExceptionInfo
+from billiard.exceptions import Terminated
 from celery.exceptions import Ignore, Reject, Retry
 from celery.utils.imports import symbol_by_name
 from celery.worker import state as worker_state
@@ -56,6 +57,9 @@ _FLAGS: Final = ("terminated", "signum", "expired", "requeue")
 
 P = ParamSpec("P")
 _Step: TypeAlias = "Callable[Concatenate[TaskObserver, P], None]"
+
+#: What Celery's cancelling makes of a task, which was told of before, and what is no failure.
+_OF_A_COLD_END: Final = (Terminated, SystemExit, KeyboardInterrupt, Retry, Ignore, Reject)
 
 #: From `celery.app.task.Task.replace`, 5.3 to 5.7.
 _REPLACED: Final = "Replaced by new task"
@@ -202,9 +206,9 @@ class TaskObserver:
             self.fault(f"the error text of {celery_event}", error)
             return Fault(None, None, None)
 
-    @_guarded("capture of task-ignored")
+    @_guarded("capture of a silent end")
     def after_failure(self, request: Delivery) -> None:
-        """`Ignore` ends a task without any event of Celery's; we report it."""
+        """What ends a task without any event of Celery's; we report it."""
         exception = exception_of(request)
         if isinstance(exception, Ignore):
             replaced = _is_replaced(exception)
@@ -212,6 +216,14 @@ class TaskObserver:
         elif isinstance(exception, Reject) and request.acknowledged:
             # Before the task ran: Celery does not tell then, and nothing comes back.
             self.observe(request, "task-rejected", {"requeue": False})
+        elif (
+            worker_state.should_terminate
+            and not isinstance(exception, _OF_A_COLD_END)
+            and not _comes_again(request)
+        ):
+            # A task that failed by itself while others are cancelled for a cold end: its result
+            # says so, and no event of Celery's does.
+            self.observe(request, "task-failed", {})
 
     @_guarded("capture of task-failed")
     def failure_broken_off(self, request: Delivery) -> None:

@@ -102,6 +102,28 @@ def test_a_warm_end_that_is_cut_short(pool, start_worker, redis_broker, client, 
     assert list(spool_dir.iterdir()) == []
 
 
+@pytest.mark.parametrize(("pool", "life"), [("threads", "succeeded"), ("solo", "failed")])
+@pytest.mark.parametrize("end", ["warm, then cold", "cold"])
+def test_a_cold_end_of_a_pool_that_cannot_cancel_a_task(
+    pool, life, end, start_worker, redis_broker, client, ingest, spool_dir
+):
+    """Celery raises because of that: in its main thread, which in solo is the task's.
+
+    A thread's task goes on to its end, which the process waits for.
+    """
+    worker, lives, (slow,) = busy_worker(start_worker, redis_broker, client, ingest, pool, (3.0,))
+    if end != "cold":
+        worker.send_signal(signal.SIGTERM)
+        worker.wait_line("Warm shutdown", 10)
+    ended = worker.stop(signal.SIGQUIT, timeout=30)
+    assert ended.seconds < 3 + 2 + 3
+    wait_lives(ingest, lives, timeout=1)
+    assert steps(ingest, slow) == f"received started {life}"
+    assert states(ingest) == ["online", "offline"]
+    assert set(event_ids(ingest).values()) == {1}
+    assert list(spool_dir.iterdir()) == []
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_hup_begins_anew(pool, start_process, redis_broker, client, ingest, spool_dir):
     """Celery ends the worker in order and runs the program again, as the same process.
