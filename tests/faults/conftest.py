@@ -14,7 +14,10 @@ from tests.pools.waiting import FAST
 
 @pytest.fixture
 def start_fleet(redis_broker, start_worker, client) -> Callable[..., Fleet]:
-    """Start a `Fleet`. `url` is that of its API, or one for each pool; `extra` are variables."""
+    """Start a `Fleet`. `url` is that of its API, or one for each worker; `extra` are variables.
+
+    Workers are named like their pool, or like "solo-2" where there are several of it.
+    """
 
     def start(
         url: str | dict[str, str],
@@ -23,18 +26,19 @@ def start_fleet(redis_broker, start_worker, client) -> Callable[..., Fleet]:
         app: str = "tests.faults.watched",
         **more: Any,
     ) -> Fleet:
+        urls = dict.fromkeys(POOLS, url) if isinstance(url, str) else url
         workers = {
-            pool: start_worker(
+            name: start_worker(
                 redis_broker,
-                pool=pool,
+                pool=name.partition("-")[0],
                 app=app,
-                args=(*QUIET, "-Q", pool),
-                ingest_url=url if isinstance(url, str) else url[pool],
+                args=(*QUIET, "-Q", name),
+                ingest_url=urls[name],
                 extra=FAST | {"SLUICE_REQUEST_TIMEOUT": "1,1"} | (extra or {}),
                 wait=False,
                 **more,
             )
-            for pool in POOLS
+            for name in urls
         }
         return Fleet(workers, client(redis_broker)).wait_until_it_listens()
 

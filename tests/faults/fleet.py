@@ -94,7 +94,9 @@ class Fleet:
         wait_for(idle, 60, "every worker to be idle")
         return found
 
-    def wait_for_a_try(self, since: dict[str, dict[str, Any]] | None = None) -> None:
+    def wait_for_a_try(
+        self, since: dict[str, dict[str, Any]] | None = None, timeout: float = 60
+    ) -> None:
         """Until every worker has begun to send once more than now, or than at `since`."""
         before = since or self.stats()
 
@@ -102,7 +104,7 @@ class Fleet:
             now = self.stats()
             return all(now[pool]["requests"] > before[pool]["requests"] for pool in before)
 
-        wait_for(all_tried, 60, "every worker to have tried")
+        wait_for(all_tried, timeout, "every worker to have tried")
 
     def end(self, *, failures: bool = False) -> None:
         """Stop all workers at once, each of which must end well, with no error but of a task."""

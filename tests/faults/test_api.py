@@ -1,5 +1,7 @@
 """The API itself goes through every trouble, for all pools: tasks run as ever, then all arrives."""
 
+import contextlib
+
 import pytest
 
 from sluice.ring import SMALLEST_RING
@@ -8,6 +10,7 @@ from sluice.testing.http import reject_if
 from tests.faults.fleet import Fleet
 from tests.faults.troubles import ANSWERS, of_answers
 from tests.harness import POOLS, wait_for
+from tests.pools.timeline import Event
 from tests.pools.waiting import FAST, wait_lives
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis]
@@ -98,3 +101,43 @@ def test_what_was_refused_is_delivered_by_the_next_worker(
     assert heir.stop().code == 0
     fleet.assert_whole(ingest)
     assert list(spool_dir.iterdir()) == []
+
+
+class Together:
+    """What several servers were told."""
+
+    def __init__(self, *servers: IngestServer) -> None:
+        self._servers = servers
+
+    def events(self) -> list[Event]:
+        return [event for server in self._servers for event in server.events()]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_a_worker_that_was_refused_asks_again_and_delivers(start_fleet):
+    """After five minutes; four workers of each pool, each refused in another way."""
+    answers = {
+        **{str(status): Answer(status=status) for status in (401, 403, 404)},
+        "redirect": Answer(status=307, headers={"Location": "http://127.0.0.1:9/"}),
+    }
+    with contextlib.ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(IngestServer(answer=one)) for name, one in answers.items()
+        }
+        every = Together(*servers.values())
+        urls = {f"{pool}-{name}": servers[name].url for pool in POOLS for name in answers}
+        fleet: Fleet = start_fleet(urls)
+        fleet.run(TASKS)
+        wait_for(lambda: all(s["requests"] for s in fleet.stats().values()), 20, "a try of each")
+        for server in servers.values():
+            server.answer = Answer()
+        before = fleet.stats()
+        fleet.run(TASKS)
+        assert every.events() == []
+        fleet.wait_for_a_try(before, 400)
+        wait_lives(every, fleet.lives, timeout=40)
+        assert all(stats["adds_up"] for stats in fleet.stats().values())
+        fleet.end()
+        fleet.assert_whole(every)
+        fleet.assert_quiet()

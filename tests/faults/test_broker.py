@@ -30,6 +30,8 @@ pytestmark = [pytest.mark.pool]
 #: A lost broker must not be waited for longer than the test does.
 CONF = {"broker_connection_max_retries": None, "task_publish_retry": False}
 
+OTHER_POOLS = ("eventlet", "threads", "solo")
+
 #: A channel to Redis that is closed twice: it gives its messages back by a connection that is gone.
 KOMBU_FAULT = "'NoneType' object has no attribute 'hostname'"
 
@@ -192,8 +194,15 @@ def see_it_told(watched, ingest, trouble_lines):
     )
 
 
+#: A pool of processes and a green one; the others with `scripts/faults`.
+SOME_POOLS = pytest.mark.parametrize(
+    "pool",
+    ["prefork", "gevent", *(pytest.param(pool, marks=pytest.mark.long) for pool in OTHER_POOLS)],
+)
+
+
 @pytest.mark.redis
-@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+@SOME_POOLS
 def test_a_broker_that_is_not_there_yet(pool, watched, own_redis, client, ingest):
     own_redis.server.stop()
     running = watched(own_redis, pool, wait=False).now
@@ -209,7 +218,7 @@ def test_a_broker_that_is_not_there_yet(pool, watched, own_redis, client, ingest
 
 
 @pytest.mark.redis
-@pytest.mark.parametrize("pool", ["prefork", "gevent"])
+@SOME_POOLS
 def test_a_restart_under_load_and_heartbeats_without_a_broker(pool, watched, own_redis, ingest):
     running = watched(own_redis, pool)
 

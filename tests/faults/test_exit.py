@@ -15,6 +15,7 @@ from tests.faults.troubles import (
     DROPPING,
     REFUSALS,
     Trouble,
+    bad_events,
     of_a_proxy,
     of_answers,
     of_dns,
@@ -94,7 +95,8 @@ def environment(address: Address) -> dict[str, str]:
 
 def test_no_trouble_of_the_api_holds_a_worker_up(start_fleet, addresses, without):
     address = addresses()
-    troubles = of_the_network(address) | of_answers(address.server, ANSWERS | DROPPING | REFUSALS)
+    answers = ANSWERS | DROPPING | {"400 for one event": bad_events(10)} | REFUSALS
+    troubles = of_the_network(address) | of_answers(address.server, answers)
     env = environment(address)
     assert late(troubles, without, lambda: start_fleet(address.url, extra=env)) == []
 

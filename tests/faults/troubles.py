@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from email.utils import formatdate
-from typing import Literal
+from typing import Any, Literal
 
 from sluice.testing import Answer, IngestServer
-from sluice.testing.http import Behaviour, Received
+from sluice.testing.http import Behaviour, Received, reject_if
 from tests.faults.address import Address
 from tests.faults.name_server import NameServer
 from tests.harness.front import Front
+from tests.pools.timeline import event_id
 
 Trouble = Callable[[], AbstractContextManager[None]]
 
@@ -38,6 +39,17 @@ ANSWERS: dict[str, Behaviour] = {
     "200 with garbage": Answer(body=b"<html>\xff\x00"),
     "200 broken off": Answer(body=b"{}" * 500, fault="truncate"),
 }
+
+
+def bad_events(one_in: int) -> Behaviour:
+    """400 for a batch with an event whose number in its ring ends so: one in so many."""
+
+    def is_bad(event: dict[str, Any]) -> bool:
+        return int(event_id(event).rpartition("-")[2]) % one_in == one_in - 1
+
+    return reject_if(is_bad)
+
+
 #: What an event does not survive, if all of its batch, and it alone, are answered so.
 DROPPING = {str(status): Answer(status=status) for status in (400, 413)}
 #: What somebody has to mend, or an hour or five minutes have to pass for.

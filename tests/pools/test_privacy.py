@@ -50,7 +50,7 @@ KINDS = [
         for how in (
             *("quoted", "KeyError", "look-up", "int()", "float()", "repr of all", "nested"),
             *("nested number", "own text", "chained", "group", "note", "unpicklable"),
-            *("assert", "Reject", "unencodable result"),
+            *("assert", "Reject", "unencodable result", "secrets"),
         )
     ),
     fails("quoted", NUMBER),
@@ -185,6 +185,15 @@ def test_no_argument_result_or_header_is_in_a_request(traces):
         assert b"CANARY" not in body
         assert str(NUMBER).encode() not in body
         assert b"no time at all" not in body  # the malformed task's
+
+
+def test_a_secret_that_is_no_argument_is_taken_out_by_default(traces):
+    failed = traces.lines[traces.ids["secrets"]].end["job"]
+    for text in (failed["error"], failed["stacktrace"]):
+        assert "no answer from https://" in text
+        assert "db.example/rows" in text
+        assert text.count("[secret]") == 7
+        assert "4111" not in text
 
 
 def test_none_is_in_a_file_of_the_spool_folder(traces):

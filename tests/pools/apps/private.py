@@ -40,6 +40,14 @@ class Declined(Exception):
         return f"card {self.card!r} was declined"
 
 
+#: None of which is an argument of a task's.
+SECRETS = (
+    "no answer from https://worker:CANARY-password@db.example/rows?api_key=CANARY-key with"
+    " password=CANARY-word, {'client_secret': 'CANARY-secret', \"token\": \"CANARY-token\"},"
+    " card 4111 1111 1111 1111, Authorization: Bearer CANARY.bearer-token-of-some-length"
+)
+
+
 def _raise(how: str, x: Any, more: dict[str, Any]) -> Any:  # noqa: PLR0912
     match how:
         case "return":
@@ -89,6 +97,8 @@ def _raise(how: str, x: Any, more: dict[str, Any]) -> Any:  # noqa: PLR0912
             raise ValueError(json.dumps([x, more]))
         case "URL":
             raise ValueError(f"404 for https://partner.example/find?q={quote(x)}")
+        case "secrets":
+            raise ConnectionError(SECRETS)
         case "many":
             raise ValueError(f"no such customer: {more['many'][-1]}")
     raise AssertionError(how)
