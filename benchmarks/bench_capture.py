@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import mmap
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -59,24 +62,56 @@ def test_capture(benchmark: Any, observer: TaskObserver) -> None:
 
 
 @pytest.mark.benchmark(group="ring")
-def test_append(benchmark: Any, ring: Ring) -> None:
-    """One prepared record of 450 bytes."""
-    benchmark(ring.append, b"x" * 450)
+def test_copy(benchmark: Any, ring: Ring) -> None:
+    """The baseline of an append: the same bytes, copied into memory that is as large, in turn."""
+    memory, data = mmap.mmap(-1, ring.capacity), b"x" * 450
+    places = itertools.cycle(range(0, len(memory) - len(data), len(data)))
+
+    def copies() -> None:
+        for place in itertools.islice(places, _A_ROUND):
+            memory[place : place + len(data)] = data
+
+    for _ in range(20):  # every page is there
+        copies()
+    _rounds(benchmark, copies)
+
+
+@pytest.mark.benchmark(group="ring")
+@pytest.mark.parametrize("state", ["empty", "full"])
+def test_append(benchmark: Any, ring: Ring, state: str) -> None:
+    """A prepared record of 450 bytes; into a full ring each overwrites one."""
+    data = b"x" * 450
+
+    def appends() -> None:
+        for _ in range(_A_ROUND):
+            ring.append(data)
+
+    _in_state(benchmark, ring, appends, full=state == "full")
 
 
 @pytest.mark.benchmark(group="state of the API")
 @pytest.mark.parametrize("api", ["up", "down"])
 def test_capture_with_the_api(benchmark: Any, observer: TaskObserver, ring: Ring, api: str) -> None:
-    """A thousand captures: while the API is down the ring is full, and each overwrites one."""
+    """While the API is down the ring is full, and each capture overwrites one."""
     send_event = started(observer).send_event
 
     def captures() -> None:
         for _ in range(_A_ROUND):
             send_event("task-started")
 
-    if api == "down":
+    _in_state(benchmark, ring, captures, full=api == "down")
+
+
+def _in_state(benchmark: Any, ring: Ring, step: Callable[[], None], *, full: bool) -> None:
+    if full:
         for _ in range(20):
-            captures()
-    benchmark.pedantic(
-        captures, setup=partial(empty, ring) if api == "up" else None, rounds=_ROUNDS
-    )
+            step()
+    _rounds(benchmark, step, None if full else partial(empty, ring))
+
+
+def _rounds(
+    benchmark: Any, step: Callable[[], None], setup: Callable[[], None] | None = None
+) -> None:
+    """Rounds of a thousand each."""
+    benchmark.extra_info["times"] = _A_ROUND
+    benchmark.pedantic(step, setup=setup, rounds=_ROUNDS)

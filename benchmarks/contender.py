@@ -8,6 +8,7 @@ where latency is measured.
 from __future__ import annotations
 
 import contextlib
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -71,10 +72,13 @@ class Turn(NamedTuple):
 class Footprint(NamedTuple):
     """What a worker holds after its work."""
 
-    #: Proportional set size in MiB: shared pages count by the share of each process.
+    #: MiB, the proportional set size: shared pages count by the share of each process.
     main_mib: float
     #: The mean of its children; None without children.
     child_mib: float | None
+    #: MiB, the resident set size: shared pages count in full for each.
+    main_rss_mib: float
+    child_rss_mib: float | None
     main_threads: int
     child_threads: int | None
     sockets: int
@@ -162,10 +166,15 @@ class Contender:
         """Memory, threads and sockets now."""
         main = psutil.Process(self.worker.pid)
         children = self.worker.children()
+        sizes = [one.memory_full_info() for one in (main, *children)]
+        pss = [one.pss / 2**20 for one in sizes]
+        rss = [one.rss / 2**20 for one in sizes]
         connections = [one for process in (main, *children) for one in process.net_connections()]
         return Footprint(
-            main_mib=_pss(main),
-            child_mib=sum(map(_pss, children)) / len(children) if children else None,
+            main_mib=pss[0],
+            child_mib=statistics.mean(pss[1:]) if children else None,
+            main_rss_mib=rss[0],
+            child_rss_mib=statistics.mean(rss[1:]) if children else None,
             main_threads=main.num_threads(),
             child_threads=max(child.num_threads() for child in children) if children else None,
             sockets=len(connections),
@@ -185,7 +194,3 @@ class Contender:
 
 def _used(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | 2)
-
-
-def _pss(process: psutil.Process) -> float:
-    return float(process.memory_full_info().pss) / 2**20

@@ -1,6 +1,6 @@
 """The green process that benchmarks/hub_stall.py measures; it patches before it imports anything.
 
-python -m benchmarks.hub_process gevent|eventlet idle|without|sluice RATE SECONDS
+python -m benchmarks.hub_process gevent|eventlet idle|again|without|sluice RATE SECONDS
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def process(library: str, kind: str, rate: int, seconds: float) -> None:
 
     def work() -> None:
         number, begun = 0, time.monotonic()
-        while (now := time.monotonic()) < end and kind != "idle":
+        while (now := time.monotonic()) < end and kind in ("without", "sluice"):
             while begun + number * 3 / rate <= now:
                 request = make()
                 received(request)

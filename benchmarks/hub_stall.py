@@ -4,31 +4,37 @@
 
 A greenlet sleeps for a millisecond again and again and writes down by how much it woke late.
 Beside it another one has the callbacks of Celery's `Request` called at the given rate, three
-events for each task, in three kinds of process that take turns: "idle" (the ticker alone),
-"without" (the same callbacks, nothing hooked) and "sluice" (captured by Sluice, delivered to a
-server in the given state).  What the sender's thread takes of the interpreter is in it, too.
+events for each task, in kinds of process that take turns: "idle" (the ticker alone), "again" (the
+same once more: what two equals differ by), "without" (the same callbacks, nothing hooked) and
+"sluice" (captured by Sluice, delivered to a server in the given state).  What the sender's thread
+takes of the interpreter is in it, too.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 
 from benchmarks.figures import quantile
 from benchmarks.rounds import QUANTILES
 from sluice.testing import Answer, IngestServer
 from tests.harness import environment
 from tests.harness.folders import ring_folder
+from tests.harness.front import Front
+from tests.harness.ports import HOST
 from tests.harness.processes import ROOT
 
 LIBRARIES = ("gevent", "eventlet")
-KINDS = ("idle", "without", "sluice")
+KINDS = ("idle", "again", "without", "sluice")
 _PROCESS = (sys.executable, "-W", "ignore", "-m", "benchmarks.hub_process")
-STATES = {"up": Answer(), "50 ms": Answer(delay=0.05), "500": Answer(500)}
+#: What the API answers; None where no packet comes through to it.
+STATES = {"up": Answer(), "50 ms": Answer(delay=0.05), "500": Answer(500), "black hole": None}
 
 
 def measure(
@@ -47,11 +53,10 @@ def measure(
 
 
 def _run(library: str, kind: str, state: str, rate: int, seconds: float) -> list[float]:
-    with IngestServer(check=False) as server, ring_folder() as folder:
-        server.answer = STATES[state]
+    with _api(state) as url, ring_folder() as folder:
         done = subprocess.run(
             [*_PROCESS, library, kind, str(rate), str(seconds)],
-            env=environment(ingest_url=server.url, spool_dir=folder),
+            env=environment(ingest_url=url, spool_dir=folder),
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -60,6 +65,18 @@ def _run(library: str, kind: str, state: str, rate: int, seconds: float) -> list
     assert done.returncode == 0, done.stderr
     late: list[float] = json.loads(done.stdout.splitlines()[-1])
     return late
+
+
+@contextlib.contextmanager
+def _api(state: str) -> Iterator[str]:
+    """The URL of an ingest API in this state."""
+    if (answer := STATES[state]) is None:
+        with contextlib.closing(Front(target=9)) as front, front.black_hole():
+            yield f"http://{HOST}:{front.port}"
+        return
+    with IngestServer(check=False) as server:
+        server.answer = answer
+        yield server.url
 
 
 def main() -> None:

@@ -25,7 +25,9 @@ class Work(NamedTuple):
     tasks: int
     #: Tasks that one message becomes, itself included.
     becomes: int = 1
+    #: Turns that are measured, and whether there is one more before them.
     cycles: int = 1
+    warm_up: bool = True
     concurrency: int = 2
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from string import Template
 
 from benchmarks import results
-from benchmarks.plan import NOOP, OURS, SLEEP
+from benchmarks.goals import Goals
+from benchmarks.plan import NOOP, OURS
 from benchmarks.results import Record
 from benchmarks.tables import Tables, table
 
 TEMPLATE = Path(__file__).with_name("page.md")
-CPU_GOAL, STALL_GOALS = 1.03, {"p99": 0.5, "p99.9": 1.5}
 
 
 class Page:
@@ -38,6 +38,8 @@ class Page:
             "short": self._short(),
             "goals": self._goals(),
             "about": self._about(),
+            "versions": tables.versions(),
+            "rate": self._rate(),
             "cpu": tables.cpu(),
             "speed": tables.speed(),
             "works": tables.works(),
@@ -100,55 +102,13 @@ class Page:
         )
 
     def _goals(self) -> str:
-        rows = [["figure", "goal", "found", ""]]
-        for pool, variants in self._noop.items():
-            one = results.ratio(variants, OURS)
-            rows.append(
-                [
-                    f"CPU per no-op task, {pool}",
-                    f"<= {CPU_GOAL}",
-                    str(one),
-                    _met(one.median <= CPU_GOAL),
-                ]
-            )
-        for pool, variants in results.comparisons(self._found, work=SLEEP.name).items():
-            one, band = results.ratio(variants, OURS), results.band(variants)
-            rows.append(
-                [f"CPU per task of 5 ms, {pool}", f"A/A: {band}", str(one), _met(one.is_none(band))]
-            )
-        for library, states in self._found["hub"].items():
-            for name, goal in STALL_GOALS.items():
-                added = results.stall_added(states["up"], name)
-                rows.append(
-                    [
-                        f"hub stall {name} added, {library}",
-                        f"<= {goal} ms",
-                        f"{added:.2f} ms",
-                        _met(added <= goal),
-                    ]
-                )
-        rows += self._goals_of_parts()
-        return table(rows)
+        goals = Goals(self._found)
+        return table([["figure", "goal", "found", ""], *goals.rows()])
 
-    def _goals_of_parts(self) -> list[list[str]]:
-        parts = self._found.get("parts", {})
-        goals = (
-            ("test_append", "append of one prepared record, median", 1.5, "us"),
-            ("test_capture", "a whole capture, median", 5.0, "us"),
-        )
-        rows = []
-        for name, title, goal, unit in goals:
-            if name in parts:
-                value = parts[name]["median"]
-                rows.append(
-                    [title, f"<= {goal} {unit}", f"{value:.2f} {unit}", _met(value <= goal)]
-                )
-        if "test_drain_join_and_post" in parts:
-            rate = 50_000 / parts["test_drain_join_and_post"]["median"] * 1e6
-            rows.append(
-                ["drained, joined and posted", ">= 100,000/s", f"{rate:,.0f}/s", _met(rate >= 1e5)]
-            )
-        return rows
+    def _rate(self) -> str:
+        """At how many tasks per second latency was measured."""
+        rates = {one["rate"] for one in self._found["latency"]}
+        return " and ".join(f"{rate:.0f}" for rate in sorted(rates)) or "some"
 
     def _about(self) -> str:
         about = self._found["about"]
@@ -168,10 +128,6 @@ class Page:
 def _pair(low: float, high: float) -> str:
     first, last = (f"{(one - 1) * 100:.0f}" for one in (low, high))
     return f"{first} to {last} %" if first != last else f"{first} %"
-
-
-def _met(met: bool) -> str:
-    return "reached" if met else "**not reached**"
 
 
 def main() -> None:

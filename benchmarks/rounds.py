@@ -44,23 +44,21 @@ def compare(
     """CPU, speed, bytes and footprint of each variant, and what it delivered.
 
     `variants` are the peer and the Python of each, by name; `ingest` is the state of the receiver;
-    for `idle` seconds nobody has a task.  The first cycle is to warm up, where there is more than
-    one.
+    for `idle` seconds nobody has a task.
     """
     with _started(variants, pool, work, latency=False) as contenders:
         for one in contenders.values():
             one.reception.become(ingest)
         found: dict[str, dict[str, Any]] = {name: defaultdict(list) for name in contenders}
-        warm_up = work.cycles > 1
         rest: dict[str, Cpu] = {}
-        for number in range(work.cycles + warm_up):
-            if number == warm_up:
+        for number in range(work.cycles + work.warm_up):
+            if number == work.warm_up:
                 rest = _idle(contenders, idle)
             begun = time.monotonic()
             before = {name: one.cpu() for name, one in contenders.items()}
             turns = {name: contenders[name].take_turn(work) for name in _shuffled(contenders)}
             for name, one in contenders.items():
-                if warm_up and not number:
+                if work.warm_up and not number:
                     continue
                 tasks = work.tasks * work.becomes
                 waited = time.monotonic() - begun - turns[name].seconds
@@ -69,7 +67,7 @@ def compare(
                 found[name]["main_us"].append(used.main / tasks * 1e6)
                 found[name]["task_us"].append(turns[name].seconds / tasks * 1e6)
                 found[name]["broker_bytes"].append(turns[name].broker_bytes / tasks)
-        given = work.tasks * work.becomes * (work.cycles + warm_up)
+        given = work.tasks * work.becomes * (work.cycles + work.warm_up)
         for name, one in contenders.items():
             found[name]["idle"] = rest[name].total
             _end(one, found[name], given)

@@ -3,7 +3,8 @@
     python -m benchmarks.run [--quick] [--pools gevent,solo] [--variants sluice,sentry] ...
 
 `scripts/bench` runs this and then writes the page (:mod:`benchmarks.page`).  What a machine cannot
-do (a peer that cannot be installed, no valgrind) is left out, and the record says so.
+do (a peer that cannot be installed, no valgrind) is left out, and the record says so.  With
+`--resume` a run that was cut short goes on: what its record has is not measured again.
 """
 
 from __future__ import annotations
@@ -24,20 +25,31 @@ from benchmarks.environments import Environments, versions
 from benchmarks.load import Work
 from benchmarks.peers import Peer, named
 from benchmarks.plan import FULL, QUICK, STEPS, Plan
+from benchmarks.results import Record
 from tests.harness.processes import ROOT
 
 _PARTS = (
     *(sys.executable, "-m", "pytest", "benchmarks", "-q", "-p", "no:randomly"),
     *("-m", "not pool", "--timeout=1800"),
 )
+#: Steps whose result is one entry of the record, under their name.
+_ONCE = ("startup", "instructions", "parts")
 Variants = dict[str, tuple[Peer, Path]]
 
 
 class Run:
-    """One run of a plan.  `keep` gets its record after every comparison: hours may be cut short."""
+    """One run of a plan.  `keep` gets its record after every comparison: hours may be cut short.
+
+    `earlier` is the record of a run to be continued.  Raises :class:`ValueError` where that is of
+    another plan, another machine or another Sluice.
+    """
 
     def __init__(
-        self, plan: Plan, environments: Environments, keep: Callable[[dict[str, Any]], None]
+        self,
+        plan: Plan,
+        environments: Environments,
+        keep: Callable[[Record], None],
+        earlier: Record | None = None,
     ) -> None:
         self.plan = plan
         self._keep = keep
@@ -48,7 +60,9 @@ class Run:
         self.variants: Variants = {
             peer.name: (peer, pythons[peer.name]) for peer in chosen if peer.name in pythons
         }
-        self.found: dict[str, Any] = {
+        if not instructions.available():
+            missing["valgrind"] = "no such command"
+        self.found: Record = {
             "about": record.about(plan.name),
             "variants": {
                 name: {"title": peer.title, "versions": _own(peer, python)}
@@ -58,40 +72,47 @@ class Run:
             "cost": [],
             "latency": [],
             "hub": {},
-            "startup": {},
         }
+        if earlier is not None:
+            _check_same(self.found, earlier)
+            self.found = earlier
+        self._before: float = self.found["about"].setdefault("seconds", 0)
 
     def run(self) -> None:
         """All steps of the plan."""
         for step in STEPS:
-            if step in self.plan.steps:
+            if step in self.plan.steps and not (step in _ONCE and step in self.found):
                 getattr(self, f"_{step}")()
                 self._done()
 
     def _done(self) -> None:
         """A comparison is done."""
-        self.found["about"]["seconds"] = round(time.monotonic() - self._begun)
+        self.found["about"]["seconds"] = round(self._before + time.monotonic() - self._begun)
         self._keep(self.found)
+
+    def _few(self) -> Variants:
+        return {name: one for name, one in self.variants.items() if name in self.plan.few}
 
     def _works(self) -> None:
         for pool in self.plan.pools:
             for work in self.plan.works:
-                self._cost(pool, work._replace(cycles=self.plan.cycles))
+                self._cost(self.variants, pool, work._replace(cycles=self.plan.cycles))
 
     def _states(self) -> None:
         plan = self.plan
         for pool in plan.state_pools:
             for state in plan.states:
-                self._cost(pool, plan.works[0]._replace(cycles=plan.cycles), state)
+                work = plan.works[0]._replace(cycles=plan.cycles)
+                self._cost(self._few(), pool, work, state)
 
     def _burst(self) -> None:
         for pool in self.plan.burst_pools:
-            self._cost(pool, self.plan.burst)
+            self._cost(self._few(), pool, self.plan.burst)
 
     def _latencies(self) -> None:
-        for pool in self.plan.pools:
-            for work in self.plan.latency_works:
-                self._latency(pool, work)
+        for number, work in enumerate(self.plan.latency_works):
+            for pool in (one for one in self.plan.latency_pools if one in self.plan.pools):
+                self._latency(self._few() if number else self.variants, pool, work)
 
     def _startup(self) -> None:
         say("start-up")
@@ -110,38 +131,43 @@ class Run:
         say("parts")
         self.found["parts"] = parts()
 
-    def _cost(self, pool: str, work: Work, state: str = "up") -> None:
+    def _cost(self, variants: Variants, pool: str, work: Work, state: str = "up") -> None:
+        what = {"pool": pool, "work": work.name, "ingest": state}
+        if _has(self.found["cost"], what):
+            return
         say(f"cost: {pool}, {work.name}, API {state}")
-        measured = rounds.compare(self.variants, pool, work, ingest=state)
-        self.found["cost"].append(
-            {"pool": pool, "work": work.name, "ingest": state, "variants": measured}
-        )
+        measured = rounds.compare(variants, pool, work, ingest=state)
+        self.found["cost"].append({**what, "variants": measured})
         self._done()
 
-    def _latency(self, pool: str, work: Work) -> None:
-        plan = self.plan
+    def _latency(self, variants: Variants, pool: str, work: Work) -> None:
+        plan, what = self.plan, {"pool": pool, "work": work.name}
+        if _has(self.found["latency"], what):
+            return
         say(f"latency: {pool}, {work.name}")
         sized = work._replace(tasks=plan.latency_tasks, cycles=plan.latency_cycles)
-        measured = rounds.latencies(self.variants, pool, sized, plan.latency_rate)
-        self.found["latency"].append(
-            {"pool": pool, "work": work.name, "rate": plan.latency_rate, "variants": measured}
-        )
+        measured = rounds.latencies(variants, pool, sized, plan.latency_rate)
+        self.found["latency"].append({**what, "rate": plan.latency_rate, "variants": measured})
         self._done()
 
     def _hub(self) -> None:
         plan = self.plan
         for library in (one for one in hub_stall.LIBRARIES if one in plan.pools):
-            for state in hub_stall.STATES:
+            known = self.found["hub"].setdefault(library, {})
+            for state in (one for one in plan.hub_states if one not in known):
                 say(f"hub stall: {library}, API {state}")
                 measured = hub_stall.measure(
                     library, state, plan.hub_rate, plan.hub_seconds, plan.hub_rounds
                 )
-                self.found["hub"].setdefault(library, {})[state] = measured
+                known[state] = measured
                 self._done()
 
 
 def parts() -> dict[str, dict[str, float]]:
-    """The benchmarks of single parts (pytest-benchmark), in microseconds."""
+    """The benchmarks of single parts (pytest-benchmark), in microseconds each.
+
+    One that does its part a thousand times in a round says so (``extra_info["times"]``).
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "parts.json"
         subprocess.run(
@@ -151,16 +177,29 @@ def parts() -> dict[str, dict[str, float]]:
             stdout=sys.stderr,
         )
         measured = json.loads(path.read_text())["benchmarks"]
-    names = ("min", "median", "iqr")
-    return {
-        one["name"]: {name: one["stats"][name] * 1e6 for name in names} | {"group": one["group"]}
-        for one in measured
-    }
+    found = {}
+    for one in measured:
+        each = 1e6 / one["extra_info"].get("times", 1)
+        figures = {name: one["stats"][name] * each for name in ("min", "median", "iqr")}
+        found[one["name"]] = {"group": one["group"], **figures}
+    return found
 
 
 def say(text: str) -> None:
     """Tell whoever waits what is being done."""
     print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def _has(comparisons: list[Record], what: dict[str, str]) -> bool:
+    return any(what.items() <= {**one, "variants": None}.items() for one in comparisons)
+
+
+def _check_same(now: Record, earlier: Record) -> None:
+    """What counts as the same run is written down in :func:`benchmarks.record.about`."""
+    for name in ("plan", "sluice", "cpu", "cpus", "python", "packages"):
+        mine, theirs = now["about"][name], earlier["about"].get(name)
+        if mine != theirs:
+            raise ValueError(f"cannot go on with a run of another {name}: {theirs!r}, not {mine!r}")
 
 
 def _own(peer: Peer, python: Path) -> dict[str, str]:
@@ -177,6 +216,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cycles", type=int, help="turns of each comparison")
     parser.add_argument("--works", help="names of workloads, with commas")
     parser.add_argument("--steps", help=f"with commas, of {', '.join(STEPS)}")
+    parser.add_argument("--resume", action="store_true", help="go on with the record there is")
     parser.add_argument("--environments", type=Path, required=True, help="folder to keep them in")
     parser.add_argument("--json", type=Path, required=True, help="where the record goes")
     return parser.parse_args()
@@ -193,7 +233,9 @@ def main() -> None:
         plan = replace(plan, works=tuple(w for w in plan.works if w.name in given.works.split(",")))
     if given.cycles:
         plan = replace(plan, cycles=given.cycles)
-    Run(plan, Environments(given.environments), lambda found: record.write(found, given.json)).run()
+    earlier = json.loads(given.json.read_text()) if given.resume and given.json.exists() else None
+    environments = Environments(given.environments)
+    Run(plan, environments, lambda found: record.write(found, given.json), earlier).run()
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from benchmarks import results
-from benchmarks.figures import Interval, interval, ratios
+from benchmarks.figures import interval, ratios
 from benchmarks.plan import BASE, BURST, NOOP
-from benchmarks.results import Comparison, Record
+from benchmarks.results import Record
 
 _STALLS = ("p50", "p99", "p99.9", "max")
 
@@ -67,7 +67,10 @@ class Tables:
             for what in ("sent_to_done", "started_to_done"):
                 for name in ("p50", "p95", "p99"):
                     cells = [
-                        str(_latency(one["variants"], v, what, name)) for v in self._compared()
+                        str(results.latency(one["variants"], variant, what, name))
+                        if variant in one["variants"]
+                        else ""
+                        for variant in self._compared()
                     ]
                     rows.append([one["work"], one["pool"], what.replace("_", " "), name, *cells])
         return table(rows)
@@ -96,10 +99,10 @@ class Tables:
 
     def footprint(self) -> str:
         head = (
-            "main MiB, child MiB, threads of main, of a child, sockets, start s, TERM to exit s, "
+            "main MiB: PSS / RSS, child MiB: PSS / RSS, threads of main, of a child, sockets,"
+            " start s, TERM to exit s, idle: ms of CPU per s, bytes to the broker per task"
         )
-        head += "idle: ms of CPU per s"
-        rows = [["pool", "variant", *head.split(", "), "bytes to the broker per task"]]
+        rows = [["pool", "variant", *head.split(", ")]]
         for pool, variants in self._noop.items():
             for name, one in variants.items():
                 foot = one["footprint"]
@@ -107,13 +110,13 @@ class Tables:
                     [
                         pool,
                         self._titles[name],
-                        f"{foot['main_mib']:.1f}",
-                        _number(foot["child_mib"], ".1f"),
+                        _sizes(foot["main_mib"], foot["main_rss_mib"]),
+                        _sizes(foot["child_mib"], foot["child_rss_mib"]),
                         str(foot["main_threads"]),
                         _number(foot["child_threads"], "d"),
                         str(foot["sockets"]),
-                        f"{one['startup']:.2f}",
-                        f"{one['exit']:.2f}",
+                        _spread(results.over_all(self._found, pool, name, "startup")),
+                        _spread(results.over_all(self._found, pool, name, "exit")),
                         f"{one['idle'] * 1e3:.2f}",
                         f"{statistics.median(one['broker_bytes']):.0f}",
                     ]
@@ -140,23 +143,32 @@ class Tables:
         return table(rows)
 
     def states(self) -> str:
-        rows = [["API", "pool", *self._heads()]]
+        few = [
+            name
+            for name in self._compared()
+            if any(one["ingest"] != "up" and name in one["variants"] for one in self._found["cost"])
+        ]
+        rows = [["API", "pool", *(self._titles[name] for name in few)]]
         for one in self._found["cost"]:
             if one["work"] == NOOP.name and one["pool"] in self._state_pools():
-                cells = (str(results.ratio(one["variants"], name)) for name in self._compared())
+                cells = (
+                    str(results.ratio(one["variants"], name)) if name in one["variants"] else ""
+                    for name in few
+                )
                 rows.append([one["ingest"], one["pool"], *cells])
         return table(rows)
 
     def burst(self) -> str:
-        rows = [["pool", "variant", "us of CPU per task", "tasks per second", "delivered"]]
+        rows = [["pool", "variant", "CPU per task", "us of CPU", "tasks per second", "delivered"]]
         for pool, variants in results.comparisons(self._found, work=BURST.name).items():
             for name, one in variants.items():
                 rows.append(
                     [
                         pool,
                         self._titles[name],
-                        f"{one['cpu_us'][0]:.0f}",
-                        f"{1e6 / one['task_us'][0]:.0f}",
+                        _spread(ratios(one["cpu_us"], variants[BASE]["cpu_us"]), ".3f"),
+                        _spread(one["cpu_us"], ".0f"),
+                        _spread([1e6 / value for value in one["task_us"]], ".0f"),
                         _number(results.delivered(one), ".2%"),
                     ]
                 )
@@ -165,18 +177,20 @@ class Tables:
     def startup(self) -> str:
         rows = [["process", "ms: median (min to max)", "of requests, urllib3, tenacity imported"]]
         for kind, one in self._found["startup"].items():
-            values = one["ms"]
-            rows.append(
-                [
-                    kind,
-                    f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})",
-                    str(one["imported"]),
-                ]
-            )
+            rows.append([kind, _spread(one["ms"], ".0f"), str(one["imported"])])
+        return table(rows)
+
+    def versions(self) -> str:
+        """What of each variant was installed beside Celery."""
+        rows = [["variant", "version"]]
+        for one in self._found["variants"].values():
+            if one["versions"]:
+                cell = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
+                rows.append([one["title"], cell])
         return table(rows)
 
     def parts(self) -> str:
-        rows = [["part", "minimum, us", "median, us", "interquartile range, us"]]
+        rows = [["part, each", "minimum, us", "median, us", "interquartile range, us"]]
         for name, one in self._found.get("parts", {}).items():
             title = name.removeprefix("test_").replace("_", " ")
             figures = (f"{one[what]:,.2f}" for what in ("min", "median", "iqr"))
@@ -204,9 +218,15 @@ class Tables:
         return {one["pool"] for one in self._found["cost"] if one["ingest"] != "up"}
 
 
-def _latency(variants: Comparison, name: str, what: str, quantile: str) -> Interval:
-    mine, base = ([shares[quantile] for shares in variants[one][what]] for one in (name, BASE))
-    return interval(ratios(mine, base))
+def _sizes(pss: float | None, rss: float | None) -> str:
+    return "" if pss is None or rss is None else f"{pss:.1f} / {rss:.1f}"
+
+
+def _spread(values: Sequence[float], form: str = ".2f") -> str:
+    middle = format(statistics.median(values), form)
+    if len(values) == 1:
+        return middle
+    return f"{middle} ({min(values):{form}} to {max(values):{form}})"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -1,11 +1,13 @@
 """The page that a run of the benchmarks writes: its sentences follow from the record alone."""
 
+import re
 from string import Template
 
 import pytest
 
 from benchmarks.page import TEMPLATE, Page
 from benchmarks.rounds import QUANTILES
+from tests.harness.processes import ROOT
 
 TITLES = {
     "nothing": "nothing",
@@ -33,6 +35,8 @@ def variant(cost, share):
         "footprint": {
             "main_mib": 40.0,
             "child_mib": None,
+            "main_rss_mib": 60.0,
+            "child_rss_mib": None,
             "main_threads": 1,
             "child_threads": None,
             "sockets": 4,
@@ -49,6 +53,7 @@ def record(**costs):
     found |= {name: variant(*how) for name, how in costs.items()}
     works = ("no-op", "5 ms of sleep", "a burst")
     quantiles = {name: [0.2] * 3 for name in QUANTILES}
+    again = {name: [0.3] * 3 for name in QUANTILES}
     late = {name: [0.9] * 3 for name in QUANTILES}
     return {
         "about": {
@@ -62,19 +67,25 @@ def record(**costs):
             "packages": {"celery": "5.7.0"},
             "seconds": 7200,
         },
-        "variants": {name: {"title": TITLES[name], "versions": {}} for name in found},
+        "variants": {name: {"title": TITLES[name], "versions": {name: "2.75"}} for name in found},
         "missing": {},
         "cost": [
             {"pool": "gevent", "work": work, "ingest": state, "variants": found}
-            for work, state in [*((work, "up") for work in works), ("no-op", "errors")]
+            for work, state in [*((work, "up") for work in works), ("no-op", "black-hole")]
         ],
         "latency": [{"pool": "gevent", "work": "no-op", "rate": 100.0, "variants": found}],
-        "hub": {"gevent": {"up": {"idle": quantiles, "without": quantiles, "sluice": late}}},
+        "hub": {
+            "gevent": {
+                "up": {"idle": quantiles, "again": again, "without": quantiles, "sluice": late}
+            }
+        },
         "startup": {"plain": {"ms": [30.0, 31.0], "imported": 0}},
         "instructions": {"capture": 40_000.0, "workers": dict.fromkeys(found, 1e7)},
         "parts": {
-            "test_append": {"group": "ring", "min": 1.0, "median": 1.4, "iqr": 0.1},
+            "test_append[empty]": {"group": "ring", "min": 1.0, "median": 1.4, "iqr": 0.1},
+            "test_append[full]": {"group": "ring", "min": 1.4, "median": 1.7, "iqr": 0.1},
             "test_capture": {"group": "one event", "min": 4.0, "median": 5.5, "iqr": 0.1},
+            "test_drain_join_and_post": {"group": "sender", "min": 4, "median": 5, "iqr": 0.1},
         },
     }
 
@@ -90,6 +101,13 @@ def test_the_first_lines_say_what_was_found():
     assert "sentry-sdk, +50.0 %" in text
     assert "differ by +1.0 %" in text
     assert "No other one costs less" in text
+
+
+def test_the_readme_says_what_the_page_says():
+    (said,) = re.findall(
+        r"a no-op task costs [\d to]+ % more CPU", (ROOT / "docs" / "benchmarks.md").read_text()
+    )
+    assert said in " ".join((ROOT / "README.md").read_text().split())
 
 
 def test_it_says_where_another_is_cheaper():
@@ -112,13 +130,21 @@ def test_it_says_what_was_lost_of_our_own():
     ("goal", "met"),
     [
         ("CPU per no-op task, gevent | <= 1.03", False),
+        ("below the best that delivers 99 %, gevent", True),
+        ("p99 from sent to done, no-op, gevent", False),
         ("hub stall p99 added, gevent", False),
+        ("hub stall p99.9 added, gevent", True),
+        ("starts and ends delivered, gevent", True),
         ("append of one prepared record", True),
+        ("where it overwrites one", False),
         ("a whole capture", False),
+        ("drained, joined and posted", True),
+        ("while the API is gone, gevent", True),
     ],
 )
 def test_a_goal_is_reached_or_not(goal, met):
-    (line,) = [line for line in page(sluice=(108, 1)).splitlines() if goal in line]
+    lines = page(sluice=(108, 1), sentry=(150, 1)).splitlines()
+    (line,) = [line for line in lines if goal in line]
     assert line.endswith(" reached |") is met
     assert ("**not reached**" in line) is not met
 
@@ -129,6 +155,47 @@ def test_a_difference_within_the_noise_is_none():
     ]
     assert line.endswith(" reached |")
     assert "not reached" not in line
+
+
+@pytest.mark.parametrize(
+    ("goal", "costs"),
+    [
+        ("below the best", {"sluice": (108, 1), "sentry": (107, 1)}),
+        ("starts and ends delivered", {"sluice": (108, 0.999)}),
+    ],
+)
+def test_a_goal_that_another_run_does_not_reach(goal, costs):
+    (line,) = [line for line in page(**costs).splitlines() if goal in line]
+    assert "**not reached**" in line
+
+
+def test_the_noise_of_a_stall_is_beside_it():
+    (line,) = [line for line in page(sluice=(108, 1)).splitlines() if "stall p99 added" in line]
+    assert "| 0.70 ms (A/A +0.10) |" in line
+
+
+def test_what_was_measured_for_a_few_leaves_the_others_cells_empty():
+    found = record(sluice=(108, 1), sentry=(150, 1))
+    for one in (found["cost"][-1], found["latency"][0]):
+        one["variants"] = {name: how for name, how in one["variants"].items() if name != "sentry"}
+    tables = Page(found).parts()
+    assert "sentry" not in tables["states"]
+    assert tables["latency"].splitlines()[-1].endswith("|  |")
+    assert "sentry" in tables["latency"]
+
+
+def test_start_and_end_are_of_all_workers_of_a_kind():
+    found = record(sluice=(108, 1))
+    for number, one in enumerate(found["cost"]):
+        sluice = one["variants"]["sluice"]
+        one["variants"] = one["variants"] | {"sluice": sluice | {"exit": 1.0 + number}}
+    (line,) = [line for line in Page(found).parts()["footprint"].splitlines() if "Sluice" in line]
+    assert "| 2.00 (1.00 to 3.00) |" in line, "of those with the API up"
+    assert "| 40.0 / 60.0 |" in line
+
+
+def test_the_versions_of_the_others_are_told():
+    assert "| sentry-sdk | sentry 2.75 |" in page(sluice=(108, 1), sentry=(150, 1))
 
 
 def test_each_table_is_one():

@@ -109,9 +109,9 @@ def test_cpu_per_task(pool):
 @pytest.mark.parametrize("library", hub_stall.LIBRARIES)
 def test_an_event_loop_is_held_up_no_longer(library):
     measured = hub_stall.measure(library, "up", 3000, 2.0, 2)
-    added = stall_added(measured, "p99")
-    print(f"hub stall p99, {library}: {added:.2f} ms more than idle")
-    assert added <= STALL
+    added, apart = stall_added(measured, "p99"), stall_added(measured, "p99", kind="again")
+    print(f"hub stall p99, {library}: {added:.2f} ms more than idle; A/A {apart:+.2f} ms")
+    assert added <= STALL + abs(apart)
 
 
 def test_a_process_starts_hardly_later():
