@@ -134,9 +134,20 @@ class Values:
     """Texts that must not be seen in another; None: there are too many to look for."""
 
     def __init__(self, texts: set[str] | None) -> None:
-        self._complete = texts is not None
+        #: Whether they are all there is.
+        self.is_complete: Final = texts is not None
         self._values = [text for text in texts or () if len(text) >= _SHORTEST]
         self._work = _MOST_WORK
+
+    def lines_like(self, begin: str) -> set[str]:
+        """Lines of theirs that begin so."""
+        return {
+            line
+            for value in self._values
+            if begin in value
+            for line in value.split("\n")
+            if line.startswith(begin)
+        }
 
     def remove_from(self, text: str) -> str:
         """`text` with every one of these values replaced by a mark.
@@ -144,7 +155,7 @@ class Values:
         After very much work, in many texts together, only that one is withheld.
         """
         self._work -= (len(text) + _WORK_OF_A_LOOK) * len(self._values)
-        if not self._complete or self._work < 0:
+        if not self.is_complete or self._work < 0:
             return WITHHELD
         found = next((mark for mark in _STAND_INS if mark not in text), None)
         if not self._values or found is None:

@@ -33,9 +33,14 @@ _MARGIN: Final = 4096
 _LONGEST_TEXT: Final = 1 << 20
 #: Where the next link in a chain of exceptions begins.
 _NEXT_LINK: Final = re.compile(r"\n\n(?:During handling|The above exc)")
+#: From `sqlalchemy.exc.StatementError`.
+_PARAMETERS: Final = "[parameters: "
 #: A frame.  A "file" in angle brackets is text that was compiled, and one without the name of
 #: a function is a SyntaxError's: what stands under them can be an argument.
 _FRAME: Final = re.compile(r'  File "[^<].*", line \d+, in ')
+_FRAME_BEGINS: Final = '  File "'
+#: What comes before the first frame.
+_HEADER: Final = "Traceback (most recent call last):"
 #: Fields of an event that carry a task's data under whatever name Celery knows it.
 _DATA_FIELDS: Final = frozenset(
     "args argsrepr kwargs kwargsrepr result retval return_value body payload headers"
@@ -64,11 +69,32 @@ def _without_retry_arguments(text: str) -> str:
     return "".join(kept)
 
 
+def _without_parameters(text: str) -> str:
+    """Cut what SQLAlchemy says of a statement's parameters: a result, when it cannot be stored.
+
+    "[parameters: ...]" is one line, unless a value prints several; "(Background on this error"
+    comes next (sqlalchemy/exc.py, `StatementError`).
+    """
+    kept: list[str] = []
+    begin = 0
+    while (at := text.find(_PARAMETERS, begin)) >= 0:
+        at += len(_PARAMETERS)
+        kept += text[begin:at], "...]"
+        end = text.find("\n(Background on this error", at)
+        link = _NEXT_LINK.search(text, at, end if end >= 0 else len(text))
+        if link:
+            end = link.start()
+        line = text.find("\n", at)
+        begin = end if end >= 0 else line if line >= 0 else len(text)
+    kept.append(text[begin:])
+    return "".join(kept)
+
+
 def error_text(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
     """An exception's message, fit to be sent."""
     if len(text) > _LONGEST_TEXT:
         return WITHHELD
-    text = arguments.remove_from(_without_retry_arguments(text))
+    text = arguments.remove_from(_without_parameters(_without_retry_arguments(text)))
     return _storable(cut(redact(_encodable(text[: ERROR_LIMIT + _MARGIN])), ERROR_LIMIT))
 
 
@@ -96,11 +122,15 @@ def stacktrace(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
     if len(text) > _LONGEST_TEXT:
         return WITHHELD
     parts: list[str] = []
-    text = _encodable(_without_retry_arguments(text))
+    text = _encodable(_without_parameters(_without_retry_arguments(text)))
     values = arguments.within(text)
-    for in_frame, lines in groupby(_frames_marked(text), key=itemgetter(0)):
+    strange = values.lines_like(_FRAME_BEGINS)
+    trusted = True
+    for in_frame, lines in groupby(_frames_marked(text, strange), key=itemgetter(0)):
         part = "\n".join(line for _, line in lines)
-        parts.append(part if in_frame else values.remove_from(part))
+        parts.append(part if in_frame and trusted else values.remove_from(part))
+        # What passes for a frame behind a message can be of an argument that is not known.
+        trusted = trusted and (values.is_complete or in_frame or part == _HEADER)
     # Only its end is looked through for secrets, from the beginning of a line if one is near.
     text = "\n".join(parts)
     begin = max(0, len(text) - STACKTRACE_LIMIT - _MARGIN)
@@ -108,16 +138,22 @@ def stacktrace(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
         text = text[max(begin, text.find("\n", begin, begin + _MARGIN) + 1) :]
     parts = [
         redact("\n".join(line for _, line in lines), code=in_frame)
-        for in_frame, lines in groupby(_frames_marked(text), key=itemgetter(0))
+        for in_frame, lines in groupby(_frames_marked(text, strange), key=itemgetter(0))
     ]
     return _storable(cut_front("\n".join(parts), STACKTRACE_LIMIT))
 
 
-def _frames_marked(text: str) -> Iterator[tuple[bool, str]]:
-    """The lines of a traceback, and of each whether it shows a file or its source."""
+def _frames_marked(text: str, strange: set[str]) -> Iterator[tuple[bool, str]]:
+    """The lines of a traceback, and of each whether it shows a file or its source.
+
+    A `strange` one does not: it stands in an argument, which can be a traceback itself.
+    """
     in_frame = False
     for line in text.split("\n"):
-        in_frame = bool(_FRAME.match(line)) or (in_frame and line.startswith("    "))
+        if _FRAME.match(line):
+            in_frame = line not in strange
+        else:
+            in_frame = in_frame and line.startswith("    ")
         yield in_frame, line
 
 

@@ -423,6 +423,31 @@ def test_a_killed_greenlet_succeeds_in_vain_after_it_was_revoked(bench):
     assert bench.story()[2:] == [("cancelled", "task-revoked")]
 
 
+def finish(request, result):
+    """As the class does that Celery puts in front of every `Request`."""
+
+    class InFront(type(request)):
+        def on_success(self, result, **kwargs):
+            self.send_event("task-succeeded", result=result[1], runtime=result[2])
+
+    request.__class__ = InFront
+    request.on_success(result)
+
+
+@pytest.mark.parametrize(
+    ("result", "ends"),
+    [
+        ((False, None, None), []),  # a killed greenlet's
+        ((0, None, None), [("completed", "task-succeeded")]),  # its result was there already
+        ((0, "'r'", 0.5), [("completed", "task-succeeded")]),
+    ],
+)
+def test_what_is_not_run_because_its_result_is_there_has_succeeded(bench, result, ends):
+    """`worker_deduplicate_successful_tasks`: Celery says so without a runtime."""
+    finish(bench.run(redelivered=True), result)
+    assert bench.story()[2:] == ends
+
+
 def test_a_hard_time_limit_that_celery_reports_twice_is_reported_once(bench):
     request = bench.run()
     request.on_timeout(soft=False, timeout=5)
@@ -825,6 +850,15 @@ def test_a_field_of_a_future_celery_is_taken_along(bench):
 # --- the task's data ------------------------------------------------------------------------------
 
 
+def test_a_header_of_the_users_is_in_no_text(bench):
+    request = bench.run()
+    request.request_dict |= {"x-tenant": CANARY, "stamps": {"by": [CANARY]}, "lang": "py"}
+    request.request_dict |= {"origin": "gen1@web-1", "task": "app.add"}
+    request.on_failure(error_info(PermissionError(f"app.add of {CANARY} from gen1@web-1")))
+    assert bench.last.job.error == "app.add of [argument] from gen1@web-1"
+    assert CANARY not in bench.last.job.stacktrace
+
+
 @LAW
 @given(
     data=st.recursive(
@@ -1004,6 +1038,20 @@ def test_tasks_are_hooked_once_and_late_ones_later(bench):
     tasks["late"] = SimpleNamespace(Request="celery.worker.request:Request")
     assert bench.observer.hook_tasks(tasks) is True
     assert tasks["late"].Request is shared.Request
+
+
+def test_a_task_that_cannot_be_hooked_costs_itself_alone(bench):
+    class Fixed:
+        @property
+        def Request(self):  # noqa: N802  Celery's name
+            return Request
+
+    tasks: dict[str, Any] = {"a": SimpleNamespace(Request=Request), "fixed": Fixed()}
+    tasks["b"] = SimpleNamespace(Request=Request)
+    assert bench.observer.hook_tasks(tasks) is True
+    assert issubclass(tasks["a"].Request, RequestHook)
+    assert issubclass(tasks["b"].Request, RequestHook)
+    assert bench.tape.notices.faults == 1
 
 
 def test_another_observer_can_hook_the_same_tasks(bench):

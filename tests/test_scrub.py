@@ -265,6 +265,59 @@ def test_an_argument_of_several_lines_is_found_in_a_message():
     assert stacktrace(trace, Arguments((value,), {})).endswith(f"cannot read {REPLACEMENT}!\n")
 
 
+SHOWN = (
+    'Traceback (most recent call last):\n  File "/srv/pay.py", line 3, in pay\n    card = "{}"\n'
+)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (SHOWN.format(CARD) + "KeyError: 1",),
+        (SHOWN.format(CARD).splitlines(keepends=True),),
+        (SHOWN.format(CARD).splitlines(),),
+    ],
+    ids=["one text", "as Python formats it", "line by line"],
+)
+def test_a_traceback_that_was_an_argument_is_none_of_ours(arguments):
+    trace = traceback_of(fail_with, f"cannot post this:\n{SHOWN.format(CARD)}KeyError: 1")
+    sent = stacktrace(trace, Arguments(arguments, {}))
+    frames = frame_lines(traceback_of(fail_with, "x"))
+    assert CARD not in sent
+    assert "/srv/pay.py" not in sent
+    assert frame_lines(sent)[: len(frames)] == frames
+
+
+def test_what_passes_for_a_frame_is_withheld_with_the_message_of_too_many_arguments():
+    trace = traceback_of(fail_with, f"cannot post this:\n{SHOWN.format(CARD)}KeyError: 1")
+    sent = stacktrace(trace, Arguments(([[n] for n in range(100_000)], SHOWN.format(CARD)), {}))
+    assert CARD not in sent
+    assert "in fail_with" in sent
+
+
+STATEMENT = (
+    "(pymysql.err.DataError) (1406, 'Data too long')\n[SQL: UPDATE celery_taskmeta SET result=%s]\n"
+    "[parameters: {{'status': 'SUCCESS', 'result': {}}}]"
+)
+BACKGROUND = "\n(Background on this error at: https://sqlalche.me/e/20/9h9h)"
+
+
+@pytest.mark.parametrize("result", [f"b'{CARD}'", f"<a result\n  of lines {CARD}>"])
+@pytest.mark.parametrize("background", [BACKGROUND, ""])
+def test_the_parameters_of_a_statement_are_cut(result, background):
+    """Celery's own, when it cannot store a result: which is one of them, and no argument."""
+    text = STATEMENT.format(result) + background
+    if background or "\n" not in result:
+        assert error_text(text) == STATEMENT.partition("{{")[0] + "...]" + background
+    behind = (
+        "\n\nDuring handling of the above exception, another exception occurred:\n\nKeyError: 1"
+    )
+    sent = stacktrace(f"{SHOWN.format('x')}{text}{behind}")
+    assert sent.endswith(behind)
+    if background or "\n" not in result:
+        assert CARD not in sent
+
+
 def test_notes_and_causes_are_searched():
     def fail():
         try:

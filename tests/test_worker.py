@@ -182,6 +182,67 @@ def test_the_name_of_an_unknown_task_is_cut_and_cleaned(capture, tape):
     assert "hunter2" not in tape.jobs[1].error
 
 
+def consumer_of(**methods):
+    told = []
+    made = SimpleNamespace(
+        hostname="w@host",
+        task_consumer=SimpleNamespace(on_decode_error=None),
+        on_decode_error=lambda message, exc: told.append((message, exc)),
+        on_unknown_task=lambda body, message, exc: told.append((body, message, exc)),
+    )
+    vars(made).update(methods)
+    return made, told
+
+
+MESSAGE = SimpleNamespace(
+    headers={"id": "i", "task": "app.add", "parent_id": "i", "retries": 1},
+    delivery_info={"routing_key": "celery"},
+    properties={},
+    delivery_tag="1",
+)
+
+
+def test_a_message_that_cannot_be_decoded_is_told_of_once(capture, tape):
+    consumer, told = consumer_of()
+    for _ in range(3):  # the broker is lost, and found again
+        consumer.task_consumer = SimpleNamespace(on_decode_error=None)
+        capture.discarded.watch(consumer)
+    error = ValueError("4111: no JSON")
+    consumer.on_decode_error(MESSAGE, error)
+    consumer.task_consumer.on_decode_error(MESSAGE, error)
+    assert told == [(MESSAGE, error)] * 2
+    assert [(job.external_id, job.name, job.state) for job in tape.jobs] == [
+        ("i", "app.add", "failed")
+    ] * 2
+    assert tape.jobs[0].error == "ValueError: the message could not be decoded"
+    assert tape.jobs[0].extensions["celeryEvent"] == "task-rejected"
+
+
+def test_an_unknown_task_is_told_of_although_its_failure_cannot_be_stored(capture, tape):
+    def away(body, message, exc):
+        raise ConnectionError("no backend")
+
+    consumer, _ = consumer_of(on_unknown_task=away)
+    capture.discarded.watch(consumer)
+    with pytest.raises(ConnectionError, match="no backend"):
+        consumer.on_unknown_task(None, MESSAGE, KeyError("app.add"))
+    (job,) = tape.jobs
+    assert (job.external_id, job.extensions["celeryEvent"]) == ("i", "task-unknown")
+
+
+def test_an_unknown_task_that_celery_signals_is_told_of_by_that_alone(capture, tape):
+    consumer, told = consumer_of()
+    capture.discarded.watch(consumer)
+    consumer.on_unknown_task(None, MESSAGE, KeyError("app.add"))
+    assert len(told) == 1
+    assert tape.jobs == []
+
+
+def test_a_retry_that_nobody_knows_is_not_its_own_parent(capture, tape):
+    capture._on_unknown(sender=Worker(), message=MESSAGE, name="app.add", id="i")
+    assert tape.jobs[0].parent_id is None
+
+
 def test_what_breaks_us_is_counted_and_goes_no_further(capture, tape):
     capture._on_worker_init(sender=None)
     capture._on_unknown(sender=Worker(), message=None, name="n", id="i")

@@ -40,6 +40,7 @@ class Delivery(Protocol):
     sluice_last: float
     sluice_failure: Any
     sluice_time_limit: float | None
+    sluice_killed: bool | None
     sluice_job: Job | None
     sluice_where: dict[str, Scalar] | None
     sluice_next_received: float | None

@@ -13,6 +13,14 @@ from sluice.arguments import Arguments
 
 #: The class in the repr of an exception; other reprs may begin with anything.
 _CLASS_NAME: Final = re.compile(r"[A-Za-z_][\w.]*(?=\()")
+#: What a message's headers and its `Request` hold of Celery's own (5.3 to 5.7); the rest, and
+#: what the task is stamped with, is what somebody has sent along.
+_OF_CELERY: Final = frozenset(
+    "lang task id shadow eta expires group group_index retries timelimit root_id parent_id"
+    " argsrepr kwargsrepr origin ignore_result replaced_task_nesting stamped_headers"
+    " properties reply_to correlation_id hostname delivery_info args kwargs"
+    " compression callbacks errbacks chain chord".split()
+)
 
 
 class Fault(NamedTuple):
@@ -70,10 +78,11 @@ def exception_of(request: Failed) -> BaseException | None:
 
 
 def arguments_of(request: Failed) -> Arguments:
-    """What must not be in a text about this request."""
+    """What must not be in a text about this request: its arguments, and headers of the user's."""
     message = request.request_dict
+    headers = [value for name, value in message.items() if name not in _OF_CELERY]
     return Arguments(
-        message.get("args"),
+        [message.get("args"), headers],
         message.get("kwargs"),
         message.get("argsrepr"),
         message.get("kwargsrepr"),

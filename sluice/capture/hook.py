@@ -29,6 +29,8 @@ class RequestHook:
     sluice_failure: Any = None
     #: The hard time limit that it ran into, in seconds.
     sluice_time_limit: float | None = None
+    #: Whether what Celery takes for its success is what a killed greenlet leaves behind.
+    sluice_killed: bool | None = None
     #: What the last event said.
     sluice_job: Job | None = None
     #: What every event says of where the message came from, in its extensions.
@@ -77,17 +79,22 @@ class RequestHook:
             self.sluice_observer.after_failure(self)  # type: ignore[arg-type]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Celery's `create_request_cls` puts a class in front, whose `on_success` can fail."""
+        """Celery's `create_request_cls` puts a class in front: its `on_success` is heard here."""
         super().__init_subclass__(**kwargs)
         if "on_success" in vars(cls):
             cls.on_success = _telling_of_its_fault(cls.on_success)  # type: ignore[attr-defined]
 
 
 def _telling_of_its_fault(on_success: Callable[..., Any]) -> Callable[..., Any]:
-    """It gets what a task raised that is no `Exception`, `sys.exit()` say, and breaks on it."""
+    """It gets what a task raised that is no `Exception`, `sys.exit()` say, and breaks on it.
+
+    And from a killed greenlet, (False, None, None), where a task that has run to its end gives 0:
+    `killable_target` in celery/concurrency/gevent.py and eventlet.py, 5.3 to 5.7.
+    """
 
     @wraps(on_success)
     def on_success_told(self: Any, result: Any, **kwargs: Any) -> Any:
+        self.sluice_killed = type(result) is tuple and bool(result) and result[0] is False
         try:
             return on_success(self, result, **kwargs)
         except BaseException:

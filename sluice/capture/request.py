@@ -126,14 +126,21 @@ class TaskObserver:
         """See that each task makes hooked requests.  True if any did not."""
         changed = False
         for task in list(tasks.values()):
+            changed |= self._is_newly_hooked(task)
+        return changed
+
+    def _is_newly_hooked(self, task: Task) -> bool:
+        try:
             base = symbol_by_name(task.Request)
             if issubclass(base, RequestHook):
                 if base.sluice_observer is self:
-                    continue
+                    return False
                 base = base.sluice_base  # another observer's, of an app that was here before
             task.Request = hooked(base, self)
-            changed = True
-        return changed
+        except Exception as error:  # noqa: BLE001  a `Request` that is a property: that task's alone
+            self.fault("the hook of a task", error)
+            return False
+        return True
 
     def received(self, request: Delivery) -> None:
         """A message arrived and became a request."""
@@ -265,11 +272,13 @@ class TaskObserver:
         if request.sluice_state in FINAL_STATES:
             return False
         # A killed greenlet "succeeds" without a runtime: `task-revoked` comes before or after.
-        # So does a task whose child died after it had stored its success; that is a failure's.
+        # So does a task whose child died after it had stored its success, which is a failure's,
+        # and one that is not run because its result is there (`worker_deduplicate_...`).
         return (
             celery_event != "task-succeeded"
             or fields.get("runtime") is not None
             or request.sluice_failure is not None
+            or request.sluice_killed is False
         )
 
     @staticmethod

@@ -17,20 +17,9 @@ from typing import Any, Final, Protocol
 
 from celery import bootsteps, signals
 
-from sluice import scrub
+from sluice.capture.discarded import DiscardedMessages
 from sluice.capture.heartbeat import Heartbeat
 from sluice.capture.request import TaskObserver
-from sluice.events import (
-    ID_LIMIT,
-    NAME_LIMIT,
-    STATE_OF,
-    Job,
-    attempt_number,
-    cut,
-    moment,
-    queue_name,
-)
-from sluice.events import task_id as as_id
 from sluice.recorder import Recorder
 
 #: How often a worker logs what Sluice has to say, in seconds.
@@ -64,6 +53,7 @@ class WorkerCapture:
         self.recorder: Final = recorder
         self.observer: Final = observer
         self.process: Final = process
+        self.discarded: Final = DiscardedMessages(recorder, observer.now)
         self.heartbeat: Heartbeat | None = None
 
     def connect(self) -> None:
@@ -104,63 +94,13 @@ class WorkerCapture:
         **_: object,
     ) -> None:
         """A task that this worker does not know: Celery has thrown its message away."""
-        _guarded(self, "capture of task-unknown", lambda: self._unknown(sender, message, name, id))
-
-    def _unknown(self, consumer: Any, message: Any, name: object, task_id: object) -> None:
-        error = scrub.error_text(f"NotRegistered: {name}")
-        self._report_message(
-            "task-unknown", consumer, message, task_id=str(task_id), name=name, error=error
-        )
+        self.discarded.unknown(sender, message, name, id)
 
     def _on_rejected(
         self, sender: Any = None, message: Any = None, exc: Any = None, **_: object
     ) -> None:
         """A message that is no task, or an invalid one: Celery has rejected it."""
-        _guarded(self, "capture of task-rejected", lambda: self._rejected(sender, message, exc))
-
-    def _rejected(self, consumer: Any, message: Any, exc: BaseException | None) -> None:
-        headers = _headers(message)
-        task_id = headers.get("id") or (message.properties or {}).get("correlation_id")
-        if not task_id:
-            # Nothing to tell its life by.  The delivery tag is all that names it.
-            task_id = f"unidentified-{message.delivery_tag}"
-        # The exception's text may quote the message, which may quote arguments.
-        error = f"{type(exc).__name__}: the message was not a valid task" if exc else None
-        name = headers.get("task")
-        self._report_message(
-            "task-rejected", consumer, message, task_id=str(task_id), name=name, error=error
-        )
-
-    def _report_message(
-        self,
-        celery_event: str,
-        consumer: Any,
-        message: Any,
-        *,
-        task_id: str,
-        name: object,
-        error: str | None,
-    ) -> None:
-        headers = _headers(message)
-        where = message.delivery_info or {}
-        now = self.observer.now()
-        self.recorder.job(
-            now,
-            Job(
-                external_id=cut(task_id, ID_LIMIT),
-                name=cut(str(name or "unknown"), NAME_LIMIT),
-                state=STATE_OF[celery_event],
-                queue=queue_name(where.get("routing_key")),
-                previous_state="queued",
-                worker_id=cut(str(consumer.hostname), ID_LIMIT),
-                attempt=attempt_number(headers.get("retries")),
-                error=error,
-                completed_at=moment(now),
-                parent_id=as_id(headers.get("parent_id")),
-                root_id=as_id(headers.get("root_id")),
-                extensions={"celeryEvent": celery_event},
-            ),
-        )
+        self.discarded.rejected(sender, message, exc)
 
     # Called by the steps.
 
@@ -212,10 +152,6 @@ def _pool_module(pool: Any) -> str:
         if package == "celery.concurrency":
             return str(module)
     return getattr(pool, "__name__", str(pool))
-
-
-def _headers(message: Any) -> dict[str, Any]:
-    return message.headers if isinstance(message.headers, dict) else {}
 
 
 class _HookingFirst:
@@ -294,6 +230,8 @@ def _consumer_step(capture: WorkerCapture) -> type[bootsteps.StartStopStep]:
             self._speaking = 0
 
         def start(self, parent: Any) -> None:
+            watch = partial(capture.discarded.watch, parent)
+            _guarded(capture, "the start of the consumer", watch)
             _guarded(capture, "the start of the consumer", lambda: capture.consumer_started(parent))
             self._speaking += 1
             self._speak(parent.timer, self._speaking)

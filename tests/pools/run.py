@@ -25,7 +25,7 @@ QUEUES = ["celery", "second", "third"]
 #: Seconds for all that is sent; a solo worker takes the tasks one by one.
 _ENOUGH = 40.0
 APP = "tests.pools.apps.life"
-MALFORMED, NOT_A_TASK = "malformed task", "not a task"
+MALFORMED, NOT_A_TASK, UNREADABLE = "malformed task", "not a task", "unreadable body"
 
 
 @dataclass
@@ -156,25 +156,21 @@ def sent_by(process: Process, kinds: list[Kind]) -> list[Sent]:
 
 
 def send_invalid(client: Celery) -> dict[str, str]:
-    """Publish two messages that are no tasks of Celery's; the ids they must be known by."""
-    malformed = new_id()
+    """Publish messages that are no tasks of Celery's; the ids they must be known by."""
+    malformed, stranger, unreadable = (new_id() for _ in range(3))
     headers = {"lang": "py", "task": "basic.ok", "id": malformed, "eta": "no time at all"}
+    raw = {"serializer": None, "content_type": "application/json", "content_encoding": "utf-8"}
     with client.connection_for_write() as connection:
         queue = kombu.Queue("celery", kombu.Exchange("celery"), "celery")
         producer = kombu.Producer(connection)
         for body, more in (
             ([[], {}, {}], {"headers": headers, "correlation_id": malformed}),
-            ({"hello": "world"}, {"correlation_id": new_id()}),
+            ({"hello": "world"}, {"correlation_id": stranger}),
+            ('[["CANARY', {"headers": {"task": "basic.ok", "id": unreadable}, **raw}),
         ):
-            producer.publish(
-                body,
-                exchange=queue.exchange,
-                routing_key="celery",
-                declare=[queue],
-                serializer="json",
-                **more,
-            )
-    return {MALFORMED: malformed, NOT_A_TASK: more["correlation_id"]}
+            options = {"exchange": queue.exchange, "routing_key": "celery", "declare": [queue]}
+            producer.publish(body, **{**options, "serializer": "json", **more})
+    return {MALFORMED: malformed, NOT_A_TASK: stranger, UNREADABLE: unreadable}
 
 
 def carry_out(pool: str, broker: Broker) -> Run:
@@ -218,7 +214,7 @@ def carry_out(pool: str, broker: Broker) -> Run:
         assert control.revoke(ids["revoked before start"], **answer)
         (folder / "go").touch()
         invalid = send_invalid(client)
-        steps = 2 + sum(kind.events for kind in kinds)
+        steps = len(invalid) + sum(kind.events for kind in kinds)
 
         def has(name: str, step: str) -> bool:
             line = timelines(ingest.events()).get(ids[name], Timeline(""))

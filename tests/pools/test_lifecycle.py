@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness import CONNECTION_ID, wait_for
 from tests.pools.plan import ENDS, ETA, LATER
-from tests.pools.run import APP, MALFORMED, NOT_A_TASK, QUEUES, Journal
+from tests.pools.run import APP, MALFORMED, NOT_A_TASK, QUEUES, UNREADABLE, Journal
 from tests.pools.timeline import TOLERANCE, Timeline, at, event_id, timelines, unix, what
 
 #: In Celery's line about a child that died.
@@ -45,7 +45,11 @@ def test_a_message_that_is_no_task_is_told_of(run):
     stranger = run.line(run.invalid[NOT_A_TASK])
     assert stranger.faults(("rejected",), sent=False) == []
     assert stranger.told[0]["job"]["name"] == "unknown"
-    for line in (malformed, stranger):
+    unreadable = run.line(run.invalid[UNREADABLE])
+    assert unreadable.faults(("rejected",), sent=False) == []
+    assert unreadable.told[0]["job"]["name"] == "basic.ok"
+    assert unreadable.told[0]["job"]["error"] == "DecodeError: the message could not be decoded"
+    for line in (malformed, stranger, unreadable):
         assert line.told[0]["job"]["queue"] == "celery"
 
 

@@ -46,6 +46,28 @@ def test_success_is_told_where_celery_has_no_event_dispatcher(
     wait_lives(ingest, send_mix(client(redis_broker)))
 
 
+def test_what_is_not_run_because_its_result_is_there_has_ended(
+    pool, redis_broker, start_worker, client, ingest
+):
+    """A message that comes again behind a success, of which Celery tells without a runtime."""
+    conf = {"task_acks_late": True, "worker_deduplicate_successful_tasks": True}
+    worker = start_worker(
+        redis_broker, pool=pool, args=QUIET, ingest_url=ingest.url, extra=FAST, conf=conf
+    )
+    task_id = client(redis_broker).send_task("basic.ok", queue="elsewhere").id
+    with redis_broker.server.client(redis_broker.space) as valkey:
+        message = json.loads(valkey.rpop("elsewhere"))
+        valkey.lpush("celery", json.dumps(message))
+        worker.wait_line("succeeded", 20)
+        message["properties"]["delivery_info"]["redelivered"] = True
+        valkey.lpush("celery", json.dumps(message))
+    wait_told(ingest, {task_id: PLAIN * 2})
+    (line,) = timelines(ingest.events()).values()
+    assert " ".join(map(what, line.told)) == " ".join(PLAIN * 2)
+    assert worker.matching("succeeded in") == worker.matching(f"{task_id}] succeeded in")
+    assert len(worker.matching("succeeded in")) == 1, "it was run once"
+
+
 @pytest.mark.parametrize(
     ("pool", "quiet"),
     [("prefork", ()), ("gevent", QUIET), ("eventlet", ()), ("threads", QUIET), ("solo", ())],
