@@ -29,11 +29,13 @@ class Bell:
             self._read_end, self._write_end = os.pipe()
         os.set_blocking(self._read_end, False)
         os.set_blocking(self._write_end, False)
-        self._identity = _identify(self._write_end)
+        # Both ends are one file on Linux, and two elsewhere.
+        self._read_identity = _identify(self._read_end)
+        self._write_identity = _identify(self._write_end)
 
     def ring(self) -> None:
         """Wake the sender, now or at its next wait."""
-        if _identify(self._write_end) == self._identity:
+        if _identify(self._write_end) == self._write_identity:
             try:
                 posix.write(self._write_end, b"\0")
             except OSError:
@@ -64,21 +66,23 @@ class Bell:
         nothing = select.poll()
 
         def watch(seconds: float) -> bool:
-            ours = _identify(self._read_end) == self._identity  # or time remains to be waited
+            # Where it is not ours any more the time is to be waited all the same.
+            ours = _identify(self._read_end) == self._read_identity
             return bool((poll if ours else nothing).poll(max(0.0, seconds) * 1000))
 
         return watch
 
     def close(self) -> None:
         """Close both ends, where they are still ours."""
-        for end in (self._read_end, self._write_end):
-            if _identify(end) == self._identity:
+        ends = (self._read_end, self._read_identity), (self._write_end, self._write_identity)
+        for end, identity in ends:
+            if _identify(end) == identity:
                 with suppress(OSError):
                     os.close(end)
 
 
 def _identify(descriptor: int) -> tuple[int, int] | None:
-    """Which file it is; both ends of a pipe are the same."""
+    """Which file it is."""
     try:
         facts = posix.fstat(descriptor)
     except OSError:

@@ -349,6 +349,7 @@ class Client:
     def flush_at_end(self) -> None:
         """Flush within what is left of the time for ending, which begins now."""
         self.flush(self._time_to_end())
+        self._captured_at_exit = self._captured_here  # what came meanwhile gives it no more time
 
     def shutdown(self, timeout: float | None = None) -> bool:
         """Deliver what there is, stop sending, and capture no more.
@@ -395,7 +396,7 @@ class Client:
         ring, relay, orphans = self.recorder.ring, self._relay, self._orphans
         if ring is None or relay is None or orphans is None:
             return 0
-        return ring.next_seq - relay.moved - orphans.moved
+        return ring.next_seq - relay.moved - orphans.moved - orphans.reported
 
     def _end(self, seconds: float) -> bool:
         ring, bell = self.recorder.ring, self.recorder.bell

@@ -21,6 +21,7 @@ import errno
 import io
 import os
 import time
+from contextlib import suppress
 from math import inf
 from typing import Any, Final, Self
 
@@ -32,11 +33,25 @@ class Sockets:
     """The descriptors of the connections that were made."""
 
     def __init__(self) -> None:
-        self._inodes: Final[dict[int, int]] = {}
+        self._known: Final[dict[int, tuple[int, Any]]] = {}
 
-    def remember(self, descriptor: int) -> None:
-        """This one is a connection of the sender's."""
-        self._inodes[descriptor] = os.fstat(descriptor).st_ino
+    def remember(self, descriptor: int, connection: Any) -> None:
+        """This one is that of a connection of the sender's."""
+        self._known[descriptor] = os.fstat(descriptor).st_ino, connection
+
+    def disown(self) -> None:
+        """Forget those that somebody has closed under our feet, as a daemon does.
+
+        Their numbers belong to who got them next, for whom neither a request with the key in it
+        nor a `close` is meant.
+        """
+        for descriptor, (inode, connection) in list(self._known.items()):
+            if _inode(descriptor) != inode:
+                del self._known[descriptor]
+                socket = connection.sock
+                if socket is not None and socket.fileno() == descriptor:
+                    connection.sock = None
+                    socket.detach()
 
     def let_go(self) -> None:
         """In a child that was forked beside the sender: close its connections, quietly.
@@ -45,12 +60,17 @@ class Sockets:
         to a thread that does not exist here, and a TLS connection closed properly would be
         closed for the parent too.
         """
-        for descriptor, inode in self._inodes.items():
-            try:
-                if os.fstat(descriptor).st_ino == inode:
+        for descriptor, (inode, _) in self._known.items():
+            if _inode(descriptor) == inode:
+                with suppress(OSError):
                     _become_nothing(descriptor)
-            except OSError:
-                pass
+
+
+def _inode(descriptor: int) -> int | None:
+    try:
+        return os.fstat(descriptor).st_ino
+    except OSError:
+        return None
 
 
 def _become_nothing(descriptor: int) -> None:
@@ -98,7 +118,7 @@ def adapter(requests: Any, sockets: Sockets) -> Any:
 
             def _new_conn(self) -> Any:
                 socket = super()._new_conn()
-                sockets.remember(socket.fileno())
+                sockets.remember(socket.fileno(), self)
                 return socket
 
         class Queue(pool_class.QueueCls):  # type: ignore[misc]

@@ -223,6 +223,7 @@ class Deliverer:
         left = max(0.05, self._time_left())
         timeout = min(self._connect_timeout, left), min(self._read_timeout, left)
         self.requests += 1
+        self.sockets.disown()
         try:
             with self._session.post(
                 self._url, data=body, timeout=timeout, allow_redirects=False, stream=True

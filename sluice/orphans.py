@@ -4,8 +4,9 @@ Guarantees
 ----------
 * A ring is read by one process only: whoever holds its lock, which goes with its holder.
 * Nothing of it is lost on the way: the mark in the orphan moves after the records are in
-  our own ring, which outlives us as well; one in anonymous memory takes none.  What is
-  moved twice has the same id twice.
+  our own ring (and not beside it, where they wait while another thread writes), which
+  outlives us as well; one in anonymous memory takes none.  What is moved twice has the same
+  id twice.
 * It never pushes our own events out: it waits until half of our ring is free, and moves
   less than that at once.
 * It takes over only what it can deliver: while the API takes nothing from this process, or
@@ -67,9 +68,12 @@ class Orphans:
         self._due = 0.0
         self._reader: Reader | None = None
         self._sign: LifeSign | None = None
+        self._unsettled: Record | None = None
         self._killed: list[str] = []
         #: Events found so far, and those of the dead that were gone or damaged, by reason.
         self.moved = 0
+        #: Deaths that were reported.
+        self.reported = 0
         self.lost: Final = {"overwritten": 0, "damaged": 0}
 
     def turn(self) -> None:
@@ -115,7 +119,7 @@ class Orphans:
     def _move(self, reader: Reader) -> None:
         most, most_bytes = self._at_once
         most = min(most, self._ring.room_beside)
-        if not most:
+        if not most or not self._has_settled(reader):
             return  # our ring is being written just now
         before = reader.overwritten, reader.damaged
         records = _next(reader, most, most_bytes)
@@ -126,12 +130,23 @@ class Orphans:
             self._ring.append(with_event_id(record, reader.ring.ring_id), relayed=True)
         if records:
             self.moved += len(records)
-            reader.settle(records[-1])
+            self._unsettled = records[-1]
+            self._has_settled(reader)
         else:
             self._finish(reader)
 
+    def _has_settled(self, reader: Reader) -> bool:
+        """Move the mark behind what was moved, once that is in our ring and not beside it."""
+        if self._unsettled is not None:
+            if self._ring.is_behind:
+                return False
+            reader.settle(self._unsettled)
+            self._unsettled = None
+        return True
+
     def _leave_alone(self, why: str) -> None:
         reader, self._reader, self._sign = self._reader, None, None
+        self._unsettled = None
         if reader is not None:
             self._spool.leave_alone(reader.ring, why)
             reader.ring.let_go()
@@ -139,10 +154,15 @@ class Orphans:
     def _finish(self, reader: Reader) -> None:
         orphan, sign = reader.ring, self._sign
         if sign is not None:
-            self._report(sign, _payloads(orphan, sign.mark), orphan.ring_id, orphan.next_seq)
-        self._reader = self._sign = None
+            # Killed between the two stores of its last commit, it has not counted that record.
+            after = max(orphan.next_seq, reader.next_seq)
+            self._report(sign, _payloads(orphan, sign.mark), orphan.ring_id, after)
+            self._sign = None
+        if self._ring.is_behind:
+            return  # at the next turn: the report waits beside our ring
+        self._reader = None
         self._due = 0.0  # there may be more
-        self.lost["damaged"] += orphan.next_seq - reader.next_seq
+        self.lost["damaged"] += max(0, orphan.next_seq - reader.next_seq)
         self._spool.unlink(orphan)
         orphan.let_go()
         if self.moved:
@@ -160,6 +180,7 @@ class Orphans:
         payload = report_of_death(sign, payloads, self._connection_id)
         record = Record(payload, next_seq, 0, relayed=False)
         self._ring.append(with_event_id(record, ring_id), relayed=True)
+        self.reported += 1
         self._killed.append(f"{sign.worker} (pid {sign.pid})")
 
     def _tell_of_the_killed(self) -> None:

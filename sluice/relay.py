@@ -16,7 +16,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 from sluice.batch import with_event_id
-from sluice.ring import Reader, Ring
+from sluice.ring import Reader, Record, Ring
 
 #: Bytes moved per child before the next child's turn; how many records the ring says.
 _AT_ONCE_BYTES: Final = 1024 * 1024
@@ -52,6 +52,8 @@ class Relay:
         self._monotonic = monotonic
         self._new: deque[tuple[Ring, float]] = deque()
         self._made: dict[int, float] = {}
+        #: By ring, the last record that was moved while our ring was being written.
+        self._unsettled: dict[int, Record] = {}
         self._children = _Children()
         #: Records moved so far.
         self.moved = 0
@@ -89,16 +91,28 @@ class Relay:
         """Move a part, or all.  False: our ring is being written just now, and some wait."""
         while True:
             most = self._ring.room_beside
-            if not most:
+            if not most or not self._has_settled(reader):
                 return False
             records = reader.read(most, _AT_ONCE_BYTES)
             for record in records:
                 self._ring.append(with_event_id(record, reader.ring.ring_id), relayed=True)
             if records:
                 self.moved += len(records)
-                reader.settle(records[-1])
+                self._unsettled[reader.ring.ring_id] = records[-1]
+                if not self._has_settled(reader):
+                    return False
             if not records or not (to_the_end or len(records) == most):
                 return True
+
+    def _has_settled(self, reader: Reader) -> bool:
+        """Move the mark behind what was moved, once that is in our ring and not beside it."""
+        last = self._unsettled.get(reader.ring.ring_id)
+        if last is not None:
+            if self._ring.is_behind:
+                return False
+            reader.settle(last)
+            del self._unsettled[reader.ring.ring_id]
+        return True
 
     def _never_began(self, ring: Ring) -> bool:
         """Whether its child would have said who it is by now: the fork has failed, say."""
@@ -166,6 +180,13 @@ def _add(counts: dict[str, int], more: Mapping[str, int]) -> None:
         counts[reason] = counts.get(reason, 0) + count
 
 
+def _has_exited(pid: int) -> bool:
+    """Whether a child of ours has ended, reaped or not; never where nobody can say."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13: it is seen when it was reaped
+        return False
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def _has_ended(ring: Ring) -> bool:
     """Whether the process that writes this ring is gone.  One that has not begun is not.
 
@@ -176,7 +197,7 @@ def _has_ended(ring: Ring) -> bool:
         return False
     try:
         # A child that nobody has reaped yet still has its number.  This does not reap it.
-        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+        if _has_exited(pid):
             return True
     except ChildProcessError:
         pass  # reaped, or never a child of ours

@@ -301,6 +301,11 @@ class Ring:
         return max(0, SIDE_LIMIT // 2 - len(self._side))
 
     @property
+    def is_behind(self) -> bool:
+        """Whether something that was appended waits beside the ring: a kill takes that along."""
+        return bool(self._side)
+
+    @property
     def captured(self) -> int:
         """Events that came to this ring, also those that never got a record."""
         return self._words[_NEXT_SEQ] + self.skipped

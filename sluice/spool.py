@@ -40,6 +40,9 @@ from sluice.folder import Death, NoFolder, reason
 from sluice.lifesign import LifeSign
 from sluice.ring import SMALLEST_RING, NotARing, Ring
 
+#: A lack of descriptors or memory, which says nothing of a file.
+_PASSING: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+
 #: What is said, by kind.
 NO_FOLDER: Final = "no folder"
 STRANGE: Final = "strange file"
@@ -177,6 +180,8 @@ class Spool:
             except (BlockingIOError, FileNotFoundError):
                 continue  # it is somebody's, or was a moment ago
             except (ValueError, OSError) as error:  # one of them: it is no ring
+                if isinstance(error, OSError) and error.errno in _PASSING:
+                    continue  # this process has no descriptor or memory left just now
                 if self._leave_alone(path, reason(error)):
                     self._strange.add(path)
         return None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import posix
 import select
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +35,29 @@ def test_it_wakes_who_waits(bell):
     assert wait(5.0) is True
     assert wait(0.0) is False
     bell.close()
+
+
+def test_it_wakes_where_the_ends_of_a_pipe_are_two_files(monkeypatch):
+    """As on macOS; on Linux they are one."""
+    fstat = posix.fstat
+
+    def each_its_own(descriptor):
+        facts = fstat(descriptor)
+        return SimpleNamespace(st_dev=facts.st_dev, st_ino=(facts.st_ino, descriptor))
+
+    monkeypatch.setattr(posix, "fstat", each_its_own)
+    bell = Bell()
+    bell.ring()
+    assert bell.waiter(select)(5.0) is True
+    bell.close()
+    assert [find(bell._read_end), find(bell._write_end)] == [None, None]
+
+
+def find(descriptor):
+    try:
+        return os.fstat(descriptor)
+    except OSError:
+        return None
 
 
 def test_a_bell_that_somebody_closed_reads_nothing_of_theirs_and_passes_its_time(bell):

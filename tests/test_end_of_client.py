@@ -92,6 +92,21 @@ def test_what_is_moved_from_a_child_gives_the_end_no_more_time(script):
     assert found == [1, 0.0]
 
 
+def test_what_comes_during_a_workers_last_flush_gives_the_end_no_more_time(script, ingest):
+    ingest.answer = Answer(fault="hang")
+    found = script(
+        """
+        client.begin_worker(forks=False)
+        client.start_sender()
+        task.delay()
+        threading.Timer(0.2, task.delay).start()
+        client.flush_at_end()
+        say(client._captured_here, client._time_to_end())
+        """
+    )
+    assert found == [2, 0.0]
+
+
 def test_a_signal_handler_may_end_it_in_the_middle_of_its_end(script, ingest):
     ingest.answer = Answer(fault="hang")
     found = script(

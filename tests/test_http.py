@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -457,6 +458,32 @@ def test_a_companys_own_authority_is_trusted(https, bundle, delivery, monkeypatc
     assert deliver().verdict is Verdict.DELIVERED
     assert deliver().verdict is Verdict.DELIVERED
     assert https.connections == 1
+
+
+@pytest.mark.parametrize("kind", ["server", "https"])
+def test_a_connection_that_somebody_closed_is_theirs_and_another_is_made(
+    kind, request, bundle, delivery, monkeypatch
+):
+    """A daemon closes all descriptors, and opens files of its own, which get their numbers."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+    server = request.getfixturevalue(kind)
+    deliver = delivery(server.url)
+    assert deliver().verdict is Verdict.DELIVERED
+    (number,) = deliver.deliverer.sockets._known
+    os.close(number)
+    theirs, other = socket.socketpair()
+    if theirs.fileno() != number:
+        os.dup2(theirs.fileno(), number)
+    other.setblocking(False)
+    assert deliver().verdict is Verdict.DELIVERED
+    with pytest.raises(BlockingIOError):
+        other.recv(1)
+    os.fstat(number)
+    assert (server.connections, len(server.requests)) == (2, 2)
+    if theirs.fileno() != number:
+        os.close(number)
+    theirs.close()
+    other.close()
 
 
 def test_an_unknown_authority_is_refused_and_told(https, delivery):

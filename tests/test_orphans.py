@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -23,7 +24,7 @@ from sluice.lifesign import ActiveTask, LifeSign, decode_sign, encode_sign, repo
 from sluice.notices import Notices
 from sluice.orphans import LOOK_EVERY, Orphans
 from sluice.recorder import Recorder
-from sluice.ring import Reader, Ring
+from sluice.ring import Reader, Ring, first_page
 from sluice.spool import Spool
 from sluice.testing import FakeClock
 from tests.doubles import LAW, decoded, memory_ring, run_python
@@ -74,6 +75,12 @@ class Next:
                 events += [decoded(with_event_id(record, ring_id)) for record in records]
                 self._reader.settle(records[-1])
         return events
+
+    def captures_one(self) -> None:
+        """An event of its own."""
+        recorder = Recorder(CONNECTION_ID, None, self.notices, lambda: None)
+        recorder.ring = self.ring
+        recorder.job(START, job("own", "queued"))
 
     @property
     def told(self) -> list[str]:
@@ -365,6 +372,65 @@ def test_a_turn_takes_a_share_that_is_soon_done(folder, length, most):
     after = Next(folder, size=8 << 20)
     after.orphans.turn()
     assert 0 < after.ring.next_seq <= most
+
+
+def test_it_stays_where_it_is_until_it_is_in_our_ring(folder):
+    """Beside it, while another thread writes, a kill would take it along, and the report too."""
+    victim = Victim(folder)
+    victim.lives(START)
+    for number in range(3):
+        victim.tells(number, "queued")
+    path = victim.killed()
+    after = Next(folder)
+    after.ring._token.clear()
+    for _ in range(3):
+        after.orphans.turn()
+    assert (after.orphans.moved, after.ring.next_seq) == (3, 0)
+    assert first_page(path.read_bytes()[:4096]).unsettled == 3
+    after.ring._token.append(None)
+    after.captures_one()
+    after.ring._token.clear()
+    for _ in range(3):
+        after.orphans.turn()
+    assert path.exists(), "the death is not reported yet"
+    after.ring._token.append(None)
+    after.captures_one()
+    found = after.turns()
+    assert [one.worker.state for one in found if one.worker] == ["offline"]
+    assert not path.exists()
+
+
+def test_a_kill_in_the_middle_of_the_last_commit_costs_nothing(folder):
+    """Between its two stores: the record is there, and its number was not counted."""
+    victim = Victim(folder)
+    victim.lives(START)
+    for number in range(3):
+        victim.tells(number, "queued")
+    victim.ring.shared[0][66] -= 1
+    victim.killed()
+    after = Next(folder)
+    found = after.turns()
+    told = [(one.job or one.worker).extensions["eventId"] for one in found]
+    assert len(told) == len(set(told)) == 4
+    assert after.orphans.lost["damaged"] == 0
+
+
+@pytest.mark.parametrize("lack", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_passing_lack_of_descriptors_or_memory_says_nothing_of_a_file(folder, lack, monkeypatch):
+    victim = Victim(folder)
+    victim.tells(1, "queued")
+    victim.killed()
+    after = Next(folder)
+    with monkeypatch.context() as patch:
+
+        def fails(*_: object) -> None:
+            raise OSError(lack, os.strerror(lack))
+
+        patch.setattr("sluice.spool.mmap.mmap", fails)
+        assert after.turns() == []
+    after.clock.advance(LOOK_EVERY)
+    assert ids(after.turns()) == ["task-1"]
+    assert after.said == []
 
 
 def test_a_ring_that_would_not_outlive_us_takes_none(folder):

@@ -106,6 +106,7 @@ def test_a_burst_waits_while_our_own_ring_is_being_written(family):
     family.ring._token.clear()
     family.relay.move()
     assert family.relay.moved == SIDE_LIMIT // 2
+    assert child.settled_seq == 0, "a kill takes along what is beside our ring"
     assert family.discarded == []
     family.relay.move()
     assert family.relay.moved == SIDE_LIMIT // 2
@@ -117,6 +118,30 @@ def test_a_burst_waits_while_our_own_ring_is_being_written(family):
     assert family.relay.moved == 600
     assert family.ring.skipped_by["contended"] == 0
     assert family.ring.next_seq == 602
+
+
+def test_a_dead_childs_ring_stays_until_its_last_record_is_in_ours(family):
+    child = family.child(pid=NO_PROCESS)
+    write(child, *range(10))
+    family.ring._token.clear()
+    for _ in range(3):
+        family.relay.move()
+    assert (family.relay.moved, child.settled_seq, family.discarded) == (10, 0, [])
+    family.ring._token.append(None)
+    write(family.ring, 10)
+    family.relay.move()
+    assert family.discarded == [child]
+    assert family.ring.next_seq == 11
+
+
+def test_a_system_that_cannot_be_asked_for_a_childs_end_sees_that_it_is_gone(family, monkeypatch):
+    monkeypatch.delattr(os, "waitid")
+    living, dead = family.child(pid=os.getpid()), family.child(pid=NO_PROCESS)
+    write(living, 1)
+    write(dead, 2)
+    family.relay.move()
+    assert [n for n, _ in family.arrived()] == [1, 2]
+    assert family.discarded == [dead]
 
 
 def test_a_child_may_come_while_others_are_there(family):
