@@ -374,7 +374,7 @@ def test_its_connection_is_closed_at_the_end(rig, server):
     one.thread.start()
     one.capture()
     wait_for(lambda: one.delivery.delivered == 1, 20)
-    ((descriptor, inode),) = one.delivery._deliverer.sockets._inodes.items()
+    ((descriptor, (inode, _)),) = one.delivery._deliverer.sockets._known.items()
     assert os.fstat(descriptor).st_ino == inode
     one.end(5)
     try:
