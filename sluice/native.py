@@ -23,7 +23,7 @@ What this relies on (tests: ``tests/test_native.py``)
 * A copy must be executed under its real name, with that name in ``sys.modules``: ``enum``
   looks its caller's module up there by name while ``socket`` loads.  So the names are
   taken out, everything is imported, and the names are put back.
-* A module that is imported for the first time while the copies load (`charset_normalizer`,
+* A module that is imported for the first time while the copies load (`certifi`,
   perhaps `subprocess`) belongs to the island too: it has seen the copies.  The application
   gets its own when it asks for it.
 * Both halves of a pair come from the same copy: an original ``SSLContext`` over a patched
@@ -62,7 +62,10 @@ _COPIED: Final = (
 _PREFIXES: Final = tuple(f"{name}." for name in _COPIED)
 #: Not found while the copies load: tenacity would import tornado where it is installed,
 #: and with it a second event loop's worth of modules; we use neither.
-_HIDDEN: Final = ("tornado", "trio")
+_HIDDEN: Final = ("tornado", "trio", "chardet")
+#: In the place of a module that is asked for while the copies load, and of this version: requests
+#: wants a detector of encodings, 3 MiB with its tables, for texts, of which we read none.
+_STAND_IN: Final = ("charset_normalizer", "3.0.0")
 
 
 _ABSENT: Final = object()
@@ -122,6 +125,9 @@ class _Island:
             del sys.modules[name]
         for name in _HIDDEN:
             sys.modules[name] = None  # type: ignore[assignment]  # "import": there is none
+        name, version = _STAND_IN
+        sys.modules[name] = stand_in = ModuleType(name)
+        stand_in.__version__ = version  # type: ignore[attr-defined]
         sys.meta_path.insert(0, self)  # a finder, in all that is asked of one
 
     def __exit__(self, *error: object) -> None:

@@ -149,3 +149,27 @@ def test_a_hidden_library_is_there_again_afterwards(library: str) -> None:
         "report['hidden'] = sys.modules.get('tornado', 'not imported') is None",
     )
     assert report == {"hidden": False}
+
+
+@pytest.mark.parametrize("before", ["", "import requests"])
+def test_the_copies_have_no_tables_of_encodings_and_the_application_has(
+    library: str, before: str
+) -> None:
+    """requests brings 3 MiB of them, to guess at the encoding of texts."""
+    report = run(
+        library,
+        """
+import io
+report["copies"] = [n for n in island.requests.__builtins__["__import__"].__self__._modules
+                    if n.startswith("charset_normalizer.")]
+import requests
+text = "\u00e4\u00f6\u00fc wei\u00df es".encode()
+report["guess"] = requests.compat.chardet.detect(text)["encoding"]
+report["real"] = sys.modules["charset_normalizer"].__file__ is not None
+response = island.requests.Response()
+response.raw = io.BytesIO(b"{}")
+report["read"] = response.content.decode()
+""",
+        before,
+    )
+    assert report == {"copies": [], "guess": "utf-8", "real": True, "read": "{}"}
