@@ -32,6 +32,8 @@ class Plan:
     variants: tuple[str, ...] = tuple(peer.name for peer in PEERS)
     works: tuple[Work, ...] = (NOOP, SLEEP, CPU, FAIL, FAN_OUT)
     cycles: int = 25
+    #: Seconds in which nobody has a task, to know what a worker uses then.
+    idle: float = 10.0
     burst: Work = BURST
     burst_pools: tuple[str, ...] = ("prefork", "gevent")
     #: Those of the variants that the burst, the states and the second latency are measured for.
@@ -62,12 +64,13 @@ QUICK = replace(
     variants=(BASE, AGAIN, OURS, "celery-events"),
     works=(NOOP,),
     cycles=8,
+    idle=4.0,
     latency_tasks=200,
     latency_cycles=3,
     latency_works=(NOOP,),
     latency_pools=("prefork", "gevent"),
     hub_states=("up",),
-    hub_seconds=3.0,
+    hub_seconds=2.0,
     hub_rounds=2,
     startup_rounds=3,
     steps=("works", "latencies", "hub", "startup"),

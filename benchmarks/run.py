@@ -136,7 +136,7 @@ class Run:
         if _has(self.found["cost"], what):
             return
         say(f"cost: {pool}, {work.name}, API {state}")
-        measured = rounds.compare(variants, pool, work, ingest=state)
+        measured = rounds.compare(variants, pool, work, ingest=state, idle=self.plan.idle)
         self.found["cost"].append({**what, "variants": measured})
         self._done()
 
