@@ -10,6 +10,7 @@ This runs in the worker's MAIN process and only when a task fails.  Pure, and bo
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
@@ -35,6 +36,7 @@ _LONGEST_TEXT: Final = 1 << 20
 _NEXT_LINK: Final = re.compile(r"\n\n(?:During handling|The above exc)")
 #: From `sqlalchemy.exc.StatementError`.
 _PARAMETERS: Final = "[parameters: "
+_BEHIND_PARAMETERS: Final = re.compile(rf"\n\(Background on this error|{_NEXT_LINK.pattern}")
 #: A frame.  A "file" in angle brackets is text that was compiled, and one without the name of
 #: a function is a SyntaxError's: what stands under them can be an argument.
 _FRAME: Final = re.compile(r'  File "[^<].*", line \d+, in ')
@@ -77,15 +79,14 @@ def _without_parameters(text: str) -> str:
     """
     kept: list[str] = []
     begin = 0
+    ends = deque(found.start() for found in _BEHIND_PARAMETERS.finditer(text))
     while (at := text.find(_PARAMETERS, begin)) >= 0:
         at += len(_PARAMETERS)
         kept += text[begin:at], "...]"
-        end = text.find("\n(Background on this error", at)
-        link = _NEXT_LINK.search(text, at, end if end >= 0 else len(text))
-        if link:
-            end = link.start()
+        while ends and ends[0] < at:
+            ends.popleft()
         line = text.find("\n", at)
-        begin = end if end >= 0 else line if line >= 0 else len(text)
+        begin = ends[0] if ends else line if line >= 0 else len(text)
     kept.append(text[begin:])
     return "".join(kept)
 
