@@ -191,7 +191,7 @@ def say(text: str) -> None:
 
 
 def _has(comparisons: list[Record], what: dict[str, str]) -> bool:
-    return any(what.items() <= {**one, "variants": None}.items() for one in comparisons)
+    return any(what.items() <= one.items() for one in comparisons)
 
 
 def _check_same(now: Record, earlier: Record) -> None:

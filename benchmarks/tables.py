@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from benchmarks import results
-from benchmarks.figures import interval, ratios
+from benchmarks.figures import Interval, interval, ratios
 from benchmarks.plan import BASE, BURST, NOOP
-from benchmarks.results import Record
+from benchmarks.results import Comparison, Record
 
 _STALLS = ("p50", "p99", "p99.9", "max")
 
@@ -66,12 +67,8 @@ class Tables:
         for one in self._found["latency"]:
             for what in ("sent_to_done", "started_to_done"):
                 for name in ("p50", "p95", "p99"):
-                    cells = [
-                        str(results.latency(one["variants"], variant, what, name))
-                        if variant in one["variants"]
-                        else ""
-                        for variant in self._compared()
-                    ]
+                    figure = partial(results.latency, what=what, share=name)
+                    cells = _cells(one["variants"], self._compared(), figure)
                     rows.append([one["work"], one["pool"], what.replace("_", " "), name, *cells])
         return table(rows)
 
@@ -151,10 +148,7 @@ class Tables:
         rows = [["API", "pool", *(self._titles[name] for name in few)]]
         for one in self._found["cost"]:
             if one["work"] == NOOP.name and one["pool"] in self._state_pools():
-                cells = (
-                    str(results.ratio(one["variants"], name)) if name in one["variants"] else ""
-                    for name in few
-                )
+                cells = _cells(one["variants"], few, results.ratio)
                 rows.append([one["ingest"], one["pool"], *cells])
         return table(rows)
 
@@ -216,6 +210,13 @@ class Tables:
 
     def _state_pools(self) -> set[str]:
         return {one["pool"] for one in self._found["cost"] if one["ingest"] != "up"}
+
+
+def _cells(
+    variants: Comparison, names: Iterable[str], figure: Callable[[Comparison, str], Interval]
+) -> list[str]:
+    """A figure of each; nothing for who was not measured."""
+    return [str(figure(variants, name)) if name in variants else "" for name in names]
 
 
 def _sizes(pss: float | None, rss: float | None) -> str:

@@ -12,13 +12,14 @@ broker's socket, so the pipe is recognised by its inode before a byte goes in.
 from __future__ import annotations
 
 import os
-import posix  # eventlet replaces open, read and write in `os`: these never touch a hub
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import posix  # eventlet replaces read and write in `os`: these never touch a hub
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
+from sluice.descriptors import above_standard, identify
+
 _IDLE_READ: Final = 4096
-_STANDARD_ERROR: Final = 2
 
 
 class Bell:
@@ -30,12 +31,12 @@ class Bell:
         os.set_blocking(self._read_end, False)
         os.set_blocking(self._write_end, False)
         # Both ends are one file on Linux, and two elsewhere.
-        self._read_identity = _identify(self._read_end)
-        self._write_identity = _identify(self._write_end)
+        self._read_identity = identify(self._read_end)
+        self._write_identity = identify(self._write_end)
 
     def ring(self) -> None:
         """Wake the sender, now or at its next wait."""
-        if _identify(self._write_end) == self._write_identity:
+        if identify(self._write_end) == self._write_identity:
             try:
                 posix.write(self._write_end, b"\0")
             except OSError:
@@ -67,7 +68,7 @@ class Bell:
 
         def watch(seconds: float) -> bool:
             # Where it is not ours any more the time is to be waited all the same.
-            ours = _identify(self._read_end) == self._read_identity
+            ours = identify(self._read_end) == self._read_identity
             return bool((poll if ours else nothing).poll(max(0.0, seconds) * 1000))
 
         return watch
@@ -76,34 +77,6 @@ class Bell:
         """Close both ends, where they are still ours."""
         ends = (self._read_end, self._read_identity), (self._write_end, self._write_identity)
         for end, identity in ends:
-            if _identify(end) == identity:
+            if identify(end) == identity:
                 with suppress(OSError):
                     os.close(end)
-
-
-def _identify(descriptor: int) -> tuple[int, int] | None:
-    """Which file it is."""
-    try:
-        facts = posix.fstat(descriptor)
-    except OSError:
-        return None
-    return facts.st_dev, facts.st_ino
-
-
-@contextmanager
-def above_standard() -> Iterator[None]:
-    """Descriptors that are made meanwhile are not those of standard input, output and error.
-
-    A daemon may have closed them, and a library that complains to number 2 would write
-    into whatever has it.
-    """
-    taken: list[int] = []
-    try:
-        with suppress(OSError):
-            while not taken or taken[-1] <= _STANDARD_ERROR:
-                taken.append(posix.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-            posix.close(taken.pop())
-        yield
-    finally:
-        for descriptor in taken:
-            posix.close(descriptor)

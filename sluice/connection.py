@@ -25,6 +25,8 @@ from contextlib import suppress
 from math import inf
 from typing import Any, Final, Self
 
+from sluice.descriptors import identify
+
 #: Bytes of one header of a hint.
 _LONGEST_LINE: Final = 65536
 
@@ -33,11 +35,12 @@ class Sockets:
     """The descriptors of the connections that were made."""
 
     def __init__(self) -> None:
-        self._known: Final[dict[int, tuple[int, Any]]] = {}
+        #: What each was, and the connection that has it.
+        self._known: Final[dict[int, tuple[tuple[int, int] | None, Any]]] = {}
 
     def remember(self, descriptor: int, connection: Any) -> None:
         """This one is that of a connection of the sender's."""
-        self._known[descriptor] = os.fstat(descriptor).st_ino, connection
+        self._known[descriptor] = identify(descriptor), connection
 
     def disown(self) -> None:
         """Forget those that somebody has closed under our feet, as a daemon does.
@@ -45,8 +48,8 @@ class Sockets:
         Their numbers belong to who got them next, for whom neither a request with the key in it
         nor a `close` is meant.
         """
-        for descriptor, (inode, connection) in list(self._known.items()):
-            if _inode(descriptor) != inode:
+        for descriptor, (identity, connection) in list(self._known.items()):
+            if identify(descriptor) != identity:
                 del self._known[descriptor]
                 socket = connection.sock
                 if socket is not None and socket.fileno() == descriptor:
@@ -60,17 +63,10 @@ class Sockets:
         to a thread that does not exist here, and a TLS connection closed properly would be
         closed for the parent too.
         """
-        for descriptor, (inode, _) in self._known.items():
-            if _inode(descriptor) == inode:
+        for descriptor, (identity, _) in self._known.items():
+            if identify(descriptor) == identity:
                 with suppress(OSError):
                     _become_nothing(descriptor)
-
-
-def _inode(descriptor: int) -> int | None:
-    try:
-        return os.fstat(descriptor).st_ino
-    except OSError:
-        return None
 
 
 def _become_nothing(descriptor: int) -> None:

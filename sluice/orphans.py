@@ -28,6 +28,7 @@ from sluice.batch import with_event_id
 from sluice.lifesign import LifeSign, report_of_death
 from sluice.notices import Notices
 from sluice.ring import Reader, Record, Ring
+from sluice.transfer import Transfer
 
 if TYPE_CHECKING:
     from sluice.spool import Spool
@@ -66,9 +67,8 @@ class Orphans:
         part = ring.capacity // _PART_OF_RING
         self._at_once = min(_AT_ONCE, part // _BESIDES), min(_AT_ONCE_BYTES, part)
         self._due = 0.0
-        self._reader: Reader | None = None
+        self._transfer: Transfer | None = None
         self._sign: LifeSign | None = None
-        self._unsettled: Record | None = None
         self._killed: list[str] = []
         #: Events found so far, and those of the dead that were gone or damaged, by reason.
         self.moved = 0
@@ -88,18 +88,18 @@ class Orphans:
             raise
 
     def _turn(self) -> None:
-        if self._reader is None and self._monotonic() >= self._due and self._delivers():
+        if self._transfer is None and self._monotonic() >= self._due and self._delivers():
             self._look()
-        if self._reader is not None and not self._reader.ring.is_whole:
+        if self._transfer is not None and not self._transfer.reader.ring.is_whole:
             self._leave_alone("it was cut off")
-        if self._reader is not None and self._ring.room > self._ring.capacity // 2:
-            self._move(self._reader)
+        if self._transfer is not None and self._ring.room > self._ring.capacity // 2:
+            self._move(self._transfer)
 
     def let_go(self) -> None:
         """In a forked child: a ring in hand is the parent's, and its memory goes with it."""
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.ring.let_go()
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            transfer.reader.ring.let_go()
 
     def _look(self) -> None:
         self._due = self._monotonic() + LOOK_EVERY
@@ -114,42 +114,28 @@ class Orphans:
             self._tell_of_the_killed()
             return
         self._sign = self._spool.sign_of(orphan)
-        self._reader = Reader(orphan)
+        self._transfer = Transfer(Reader(orphan), self._ring)
 
-    def _move(self, reader: Reader) -> None:
-        most, most_bytes = self._at_once
-        most = min(most, self._ring.room_beside)
-        if not most or not self._has_settled(reader):
+    def _move(self, transfer: Transfer) -> None:
+        reader, (most, most_bytes) = transfer.reader, self._at_once
+        most = min(most, transfer.room)
+        if not most:
             return  # our ring is being written just now
         before = reader.overwritten, reader.damaged
         records = _next(reader, most, most_bytes)
         # Now, and not at the end of this ring: the mark moves beyond them just below.
         self.lost["overwritten"] += reader.overwritten - before[0]
         self.lost["damaged"] += reader.damaged - before[1]
-        for record in records:
-            self._ring.append(with_event_id(record, reader.ring.ring_id), relayed=True)
-        if records:
-            self.moved += len(records)
-            self._unsettled = records[-1]
-            self._has_settled(reader)
-        else:
+        transfer.move(records)
+        self.moved += len(records)
+        if not records:
             self._finish(reader)
 
-    def _has_settled(self, reader: Reader) -> bool:
-        """Move the mark behind what was moved, once that is in our ring and not beside it."""
-        if self._unsettled is not None:
-            if self._ring.is_behind:
-                return False
-            reader.settle(self._unsettled)
-            self._unsettled = None
-        return True
-
     def _leave_alone(self, why: str) -> None:
-        reader, self._reader, self._sign = self._reader, None, None
-        self._unsettled = None
-        if reader is not None:
-            self._spool.leave_alone(reader.ring, why)
-            reader.ring.let_go()
+        transfer, self._transfer, self._sign = self._transfer, None, None
+        if transfer is not None:
+            self._spool.leave_alone(transfer.reader.ring, why)
+            transfer.reader.ring.let_go()
 
     def _finish(self, reader: Reader) -> None:
         orphan, sign = reader.ring, self._sign
@@ -160,7 +146,7 @@ class Orphans:
             self._sign = None
         if self._ring.is_behind:
             return  # at the next turn: the report waits beside our ring
-        self._reader = None
+        self._transfer = None
         self._due = 0.0  # there may be more
         self.lost["damaged"] += max(0, orphan.next_seq - reader.next_seq)
         self._spool.unlink(orphan)

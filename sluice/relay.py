@@ -3,7 +3,8 @@
 A prefork child writes into a ring of its own and does nothing else.  Here, on the parent's
 sender thread, its records move into the parent's ring.  They get their event id on the way,
 from the ring they were captured in: a record that is moved twice, because this process was
-killed between the copy and the mark, has the same id twice and counts once.
+killed between the copy and the mark, has the same id twice and counts once
+(:mod:`sluice.transfer`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from collections.abc import Callable, Mapping
 from math import inf
 from typing import Final, NamedTuple
 
-from sluice.batch import with_event_id
-from sluice.ring import Reader, Record, Ring
+from sluice.ring import Reader, Ring
+from sluice.transfer import Transfer
 
 #: Bytes moved per child before the next child's turn; how many records the ring says.
 _AT_ONCE_BYTES: Final = 1024 * 1024
@@ -27,7 +28,7 @@ _LONGEST_BIRTH: Final = 60.0
 class _Children(NamedTuple):
     """All children so far.  Replaced as one, so that nobody counts one twice, or not at all."""
 
-    readers: tuple[Reader, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
     #: Of those that have ended: what they captured, and what became of it.
     ended_captured: int = 0
     ended_lost: Mapping[str, int] = {"overwritten": 0, "damaged": 0}
@@ -52,8 +53,6 @@ class Relay:
         self._monotonic = monotonic
         self._new: deque[tuple[Ring, float]] = deque()
         self._made: dict[int, float] = {}
-        #: By ring, the last record that was moved while our ring was being written.
-        self._unsettled: dict[int, Record] = {}
         self._children = _Children()
         #: Records moved so far.
         self.moved = 0
@@ -68,14 +67,16 @@ class Relay:
             ring, made = self._new[0]
             self._made[ring.ring_id] = made
             children = self._children
-            self._children = children._replace(readers=(*children.readers, Reader(ring)))
+            transfer = Transfer(Reader(ring), self._ring)
+            self._children = children._replace(transfers=(*children.transfers, transfer))
             self._new.popleft()
-        for reader in self._children.readers:
+        for transfer in self._children.transfers:
+            ring = transfer.reader.ring
             # Look for the end before the last read: nothing is written after it.
-            ended = _has_ended(reader.ring) or self._never_began(reader.ring)
+            ended = _has_ended(ring) or self._never_began(ring)
             # What is damaged gets a second look.
-            if self._move_from(reader, to_the_end=ended) and ended and self._move_from(reader):
-                self._let_go(reader)
+            if self._moves(transfer, to_the_end=ended) and ended and self._moves(transfer):
+                self._let_go(transfer)
 
     def let_go(self, kept: Ring | None) -> None:
         """In a forked child: close the rings of its siblings, and keep its own.
@@ -87,45 +88,31 @@ class Relay:
             if ring is not kept:
                 ring.let_go()
 
-    def _move_from(self, reader: Reader, *, to_the_end: bool = True) -> bool:
+    def _moves(self, transfer: Transfer, *, to_the_end: bool = True) -> bool:
         """Move a part, or all.  False: our ring is being written just now, and some wait."""
-        while True:
-            most = self._ring.room_beside
-            if not most or not self._has_settled(reader):
+        while most := transfer.room:
+            records = transfer.reader.read(most, _AT_ONCE_BYTES)
+            is_there = transfer.move(records)
+            self.moved += len(records)
+            if not is_there:
                 return False
-            records = reader.read(most, _AT_ONCE_BYTES)
-            for record in records:
-                self._ring.append(with_event_id(record, reader.ring.ring_id), relayed=True)
-            if records:
-                self.moved += len(records)
-                self._unsettled[reader.ring.ring_id] = records[-1]
-                if not self._has_settled(reader):
-                    return False
             if not records or not (to_the_end or len(records) == most):
                 return True
-
-    def _has_settled(self, reader: Reader) -> bool:
-        """Move the mark behind what was moved, once that is in our ring and not beside it."""
-        last = self._unsettled.get(reader.ring.ring_id)
-        if last is not None:
-            if self._ring.is_behind:
-                return False
-            reader.settle(last)
-            del self._unsettled[reader.ring.ring_id]
-        return True
+        return False
 
     def _never_began(self, ring: Ring) -> bool:
         """Whether its child would have said who it is by now: the fork has failed, say."""
         made = self._made.get(ring.ring_id, inf)
         return not ring.writer_pid and self._monotonic() - made > _LONGEST_BIRTH
 
-    def _let_go(self, reader: Reader) -> None:
-        ring, children = reader.ring, self._children
+    def _let_go(self, transfer: Transfer) -> None:
+        reader, children = transfer.reader, self._children
+        ring = reader.ring
         lost = dict(children.ended_lost)
         _add(lost, _lost_of(reader))
         lost["damaged"] += ring.next_seq - reader.next_seq  # at the very end
         self._children = _Children(
-            tuple(other for other in children.readers if other is not reader),
+            tuple(other for other in children.transfers if other is not transfer),
             children.ended_captured + ring.captured,
             lost,
         )
@@ -133,11 +120,12 @@ class Relay:
         self._discard(ring)
 
     def _new_rings(self, children: _Children) -> list[Ring]:
-        known = {reader.ring.ring_id for reader in children.readers}
+        known = {transfer.reader.ring.ring_id for transfer in children.transfers}
         return [ring for ring, _ in list(self._new) if ring.ring_id not in known]
 
     def _living(self, children: _Children) -> list[Ring]:
-        return [*(reader.ring for reader in children.readers), *self._new_rings(children)]
+        known = [transfer.reader.ring for transfer in children.transfers]
+        return [*known, *self._new_rings(children)]
 
     @property
     def rings(self) -> list[Ring]:
@@ -160,8 +148,8 @@ class Relay:
         """Events of children that never came here, by reason."""
         children = self._children
         lost = dict(children.ended_lost)
-        for reader in children.readers:
-            _add(lost, _lost_of(reader))
+        for transfer in children.transfers:
+            _add(lost, _lost_of(transfer.reader))
         for ring in self._new_rings(children):
             _add(lost, ring.skipped_by)
         return lost

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Final
 
 from sluice import folder as files
-from sluice.bell import above_standard
+from sluice.descriptors import above_standard
 from sluice.folder import Death, NoFolder, reason
 from sluice.lifesign import LifeSign
 from sluice.ring import SMALLEST_RING, NotARing, Ring

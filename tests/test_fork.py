@@ -118,7 +118,7 @@ def test_a_child_maps_its_own_ring_and_not_those_of_its_siblings(script) -> None
             finally: os._exit(0)
         os.read(go[0], 1)
         until = time.monotonic() + 5
-        while not client._relay._children.readers and time.monotonic() < until: time.sleep(0.01)
+        while not client._relay._children.transfers and time.monotonic() < until: time.sleep(0.01)
         print(rings())
         child(lambda: print(rings(), flush=True))
         os.write(stop[1], b"x")

@@ -453,7 +453,9 @@ def test_a_forked_child_does_not_keep_it(folder, looking):
     path = victim.killed()
     after = Next(folder)
     after.orphans._look()
-    held = after.orphans._reader  # as the frames of the sender's thread do, which never go on
+    held = (
+        after.orphans._transfer.reader
+    )  # as the frames of the sender's thread do, which never go on
     view = held.ring.shared[1][:8] if looking else None
     after.orphans.let_go()  # what a child does
     after.orphans.turn()

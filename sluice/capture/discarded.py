@@ -69,7 +69,7 @@ class DiscardedMessages:
 
     def unknown(self, consumer: Any, message: Any, name: object, task_id: object) -> None:
         """A task that this worker does not know."""
-        error = scrub.error_text(f"NotRegistered: {name}")
+        error = f"NotRegistered: {name}"
         self._tell("task-unknown", consumer, message, task_id=task_id, name=name, error=error)
 
     def rejected(self, consumer: Any, message: Any, exc: BaseException | None) -> None:
@@ -111,7 +111,7 @@ class DiscardedMessages:
                     previous_state="queued",
                     worker_id=cut(str(consumer.hostname), ID_LIMIT),
                     attempt=attempt_number(headers.get("retries")),
-                    error=error,
+                    error=scrub.error_text(error) if error else None,
                     completed_at=moment(now),
                     # Celery names a task that retries itself as the parent of the next attempt.
                     parent_id=parent_id if parent_id != external_id else None,

@@ -82,10 +82,10 @@ class RequestHook:
         """Celery's `create_request_cls` puts a class in front: its `on_success` is heard here."""
         super().__init_subclass__(**kwargs)
         if "on_success" in vars(cls):
-            cls.on_success = _telling_of_its_fault(cls.on_success)  # type: ignore[attr-defined]
+            cls.on_success = _heard(cls.on_success)  # type: ignore[attr-defined]
 
 
-def _telling_of_its_fault(on_success: Callable[..., Any]) -> Callable[..., Any]:
+def _heard(on_success: Callable[..., Any]) -> Callable[..., Any]:
     """It gets what a task raised that is no `Exception`, `sys.exit()` say, and breaks on it.
 
     And from a killed greenlet, (False, None, None), where a task that has run to its end gives 0:

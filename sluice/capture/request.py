@@ -59,7 +59,7 @@ P = ParamSpec("P")
 _Step: TypeAlias = "Callable[Concatenate[TaskObserver, P], None]"
 
 #: What Celery's cancelling makes of a task, which was told of before, and what is no failure.
-_OF_A_COLD_END: Final = (Terminated, SystemExit, KeyboardInterrupt, Retry, Ignore, Reject)
+_OF_A_COLD_END: Final = (Terminated, SystemExit, KeyboardInterrupt, Retry, Reject)
 
 #: From `celery.app.task.Task.replace`, 5.3 to 5.7.
 _REPLACED: Final = "Replaced by new task"
