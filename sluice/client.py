@@ -80,7 +80,7 @@ class Client:
         self.recorder.missed = 0
         self._spool.forget()
         self._opening = [None]  # taken, as in the ring, by who opens
-        self._forks = False
+        self._is_worker = self._forks = False
         self._relay: Relay | None = None
         self._orphans: Orphans | None = None
         self._delivery: Delivery | None = None
@@ -172,10 +172,13 @@ class Client:
         self._chores.clear()
         if self.recorder.ring is None:
             self._open_ring()
-        self._forks = forks
+        self._is_worker, self._forks = True, forks
 
     def at_every_turn(self, chore: Callable[[], None]) -> None:
-        """Have `chore` called on the sender's thread."""
+        """Have `chore` called by the sender's thread, or its helper while that waits for the API.
+
+        Never by both at once, and never by a thread of the application.
+        """
         self._chores.append(chore)
 
     def start_sender(self) -> None:
@@ -206,7 +209,7 @@ class Client:
             native=self._sender_modules,
             chores=self._do_chores,
             lost=lambda: sum(self._lost.values()),
-            forks=lambda: self._forks,
+            is_worker=lambda: self._is_worker,
         )
         self.recorder.unserved = False
         self._transport.start(self._delivery.run, self._refused)

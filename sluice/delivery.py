@@ -2,10 +2,10 @@
 
 Also the sender's voice: which trouble is worth a line of log, and when it is over.
 
-A request can take many seconds, and the chores wait meanwhile.  In a worker whose children
-write into small rings of their own that would lose events while the large ring of MAIN has
-room, so there a second thread does the chores when the sender does not come to them.  Who
-holds `_turn` does them, one at a time.
+A request can take many seconds, and the chores wait meanwhile.  A worker would miss its
+heartbeats by that, and lose events of children that write into small rings of their own while
+the large ring of MAIN has room, so there a second thread does the chores when the sender does
+not come to them.  Who holds `_turn` does them, one at a time.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ _LONGEST_RESTART: Final = 60.0
 _LOOK: Final = 0.05
 #: Seconds that the sender has for its chores, when it is rung for, before another does them.
 _HAS_TIME: Final = 0.02
+#: Seconds between two looks of the helper's at the most: a heartbeat is due every two.
+_LONGEST_LOOK: Final = 1.0
 _NOT_AFFECTED: Final = "Monitoring is inactive, the worker is not affected"
 _TROUBLE: Final = {
     Verdict.UNAUTHORIZED: (
@@ -67,8 +69,8 @@ _NO_COLLECTOR: Final = "They wait, and are sent once a collector is there: `slui
 class Delivery:
     """Everything of the sender's thread.  `run()` is that thread; the rest is for others.
 
-    `lost` says how many events never came to a ring of this process; `forks` whether, by
-    now, children have rings that are to be moved also while a request takes its time.
+    `lost` says how many events never came to a ring of this process; `is_worker` whether, by
+    now, there are chores that are to be done also while a request takes its time.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Delivery:
         native: Callable[[], Native],
         chores: Callable[[], None],
         lost: Callable[[], int],
-        forks: Callable[[], bool],
+        is_worker: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._ring = ring
@@ -92,7 +94,7 @@ class Delivery:
         self._native = native
         self._chores = chores
         self._lost = lost
-        self._forks = forks
+        self._is_worker = is_worker
         self._helps = False
         self._turn: list[None] = [None]
         self._chores_at = self._moved_at = time.monotonic()
@@ -167,7 +169,7 @@ class Delivery:
         if self._is_over:
             return  # who waited for the end has gone on, and taken away what chores need
         self._moved_at = time.monotonic()
-        if not self._helps and self._forks():
+        if not self._helps and self._is_worker():
             self._start_helper(self._native())
         self._take_turn()
         self._do_chores_in_turn()
@@ -197,7 +199,7 @@ class Delivery:
 
     def _start_helper(self, native: Native) -> None:
         watch = self._bell.watcher(native.select)
-        interval = self._settings.flush_interval
+        interval = min(self._settings.flush_interval, _LONGEST_LOOK)
 
         def help_out() -> None:
             while not (self.finished or self._is_over):

@@ -38,7 +38,7 @@ class Rig:
         url: str,
         chores: Callable[[], None] = lambda: None,
         *,
-        forks: bool = False,
+        is_worker: bool = False,
         **more: Any,
     ) -> None:
         self.ring = memory_ring(1 << 20)
@@ -56,7 +56,7 @@ class Rig:
             native=lambda: ORDINARY,
             chores=chores,
             lost=lambda: 0,
-            forks=lambda: forks,
+            is_worker=lambda: is_worker,
         )
         self.thread = threading.Thread(target=self.delivery.run, daemon=True)
 
@@ -243,18 +243,22 @@ class Chores:
         self.done += 1
 
 
-@pytest.mark.parametrize("forks", [True, False])
-def test_in_a_worker_with_children_they_go_on_while_a_request_hangs(rig, server, forks):
+@pytest.mark.parametrize("is_worker", [True, False])
+def test_in_a_worker_they_go_on_while_a_request_hangs(rig, server, is_worker):
     server.answer = Answer(fault="hang")
     chores = Chores()
     one = rig(
-        server.url, chores=chores, forks=forks, flush_interval=0.05, request_timeout=(5.0, 3.0)
+        server.url,
+        chores=chores,
+        is_worker=is_worker,
+        flush_interval=0.05,
+        request_timeout=(5.0, 3.0),
     )
     one.thread.start()
     one.capture()
     wait_for(lambda: server.connections, 20)
     before = chores.done
-    if forks:
+    if is_worker:
         wait_for(lambda: chores.done > before + 5, 10)
         one.bell.ring()  # a child's ring is a quarter full
         wait_for(lambda: chores.done > before + 10, 10)
@@ -266,7 +270,7 @@ def test_in_a_worker_with_children_they_go_on_while_a_request_hangs(rig, server,
 
 def test_two_threads_are_never_at_them_together(rig, server):
     chores = Chores()
-    one = rig(server.url, chores=chores, forks=True, flush_interval=0.05)
+    one = rig(server.url, chores=chores, is_worker=True, flush_interval=0.05)
     one.thread.start()
     for _ in range(40):
         one.capture()
@@ -288,7 +292,13 @@ def test_a_helper_that_fails_says_so_and_goes_on(rig, server):
         raise MemoryError
 
     failed: list[bool] = []
-    one = rig(server.url, chores=fail, forks=True, flush_interval=0.05, request_timeout=(5.0, 60.0))
+    one = rig(
+        server.url,
+        chores=fail,
+        is_worker=True,
+        flush_interval=0.05,
+        request_timeout=(5.0, 60.0),
+    )
     one.thread.start()
     wait_for(lambda: len(failed) > 3, 20)
     assert one.notices.faults >= 3

@@ -16,6 +16,7 @@ from sluice.capture.request import TaskObserver
 from sluice.capture.worker import SilentDispatcher, WorkerCapture, _consumer_step
 from sluice.events import ERROR_LIMIT
 from sluice.lifesign import decode_sign
+from sluice.testing import FakeClock
 from tests.doubles import Tape
 
 
@@ -84,6 +85,18 @@ def test_the_senders_thread_never_asks_the_app_for_its_queues(capture, tape):
     assert worker.asked == found
     assert len(tape.events) == 4
     assert all(event.worker.queues == ["celery", "mail"] for event in tape.events)
+
+
+def test_a_heartbeat_that_was_missed_is_not_made_up_for(tape):
+    clock = FakeClock()
+    heartbeat = Heartbeat(tape.recorder, Worker(), "solo", monotonic=clock.monotonic)
+    heartbeat.online()
+    told = []
+    for seconds in (1.5, 1.0, 1.5, 7.5, 0.5, 1.0, 0.5, 2.0):
+        clock.advance(seconds)
+        heartbeat.beat()
+        told.append(len(tape.events) - 1)
+    assert told == [0, 1, 2, 3, 3, 3, 4, 5]
 
 
 def test_a_heartbeat_that_comes_too_late_leaves_no_sign_of_a_worker_that_has_ended(tape):

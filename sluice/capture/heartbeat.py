@@ -1,8 +1,9 @@
 """The worker itself as events: online, busy or idle every two seconds, offline.
 
-The sender's thread asks for a heartbeat at every turn.  It runs there and not on a timer of
-Celery's because that one stands still while the worker waits for a lost broker, or while a
-`solo` worker runs a task.  So this only reads: a few lengths and numbers of Celery's state.
+The sender's thread asks for a heartbeat at every turn, and its helper while a request takes its
+time.  They run there and not on a timer of Celery's because that one stands still while the
+worker waits for a lost broker, or while a `solo` worker runs a task.  So this only reads: a few
+lengths and numbers of Celery's state.
 """
 
 from __future__ import annotations
@@ -62,12 +63,14 @@ class Heartbeat:
         self._due = self._monotonic() + INTERVAL
 
     def beat(self) -> None:
-        """Report the worker if two seconds have passed.  For the sender's thread."""
+        """Report the worker if two seconds have passed.  For the sender's threads, in turn."""
         now = self._monotonic()
         if self._recorder.ring is None:
             return  # Sluice has ended before the worker: nothing begins anew for this
         if now >= self._due and not self._over:
-            self._due = max(self._due + INTERVAL, now)
+            self._due += INTERVAL
+            if self._due <= now:  # late by more than a whole one: it is not made up for
+                self._due = now + INTERVAL
             active = len(worker_state.active_requests)
             self._report("busy" if active else "idle", "worker-heartbeat")
             self._live()

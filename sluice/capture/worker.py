@@ -37,7 +37,10 @@ class Process(Protocol):
         """Begin to send, from the thread that asks; imports what it needs."""
 
     def at_every_turn(self, chore: Callable[[], None]) -> None:
-        """Call this on the sender's thread, at least once per flush interval."""
+        """Call this on a thread of the sender's, at least once per flush interval.
+
+        Also while a request takes its time.
+        """
 
     def keep_sign(self, sign: bytes | None) -> None:
         """Keep the worker's sign of life beside its ring; None: it has ended properly."""

@@ -1,6 +1,9 @@
 """The API itself goes through every trouble, for all pools: tasks run as ever, then all arrives."""
 
 import contextlib
+from collections.abc import Mapping
+from operator import sub
+from types import MappingProxyType
 
 import pytest
 
@@ -10,11 +13,12 @@ from sluice.testing.http import reject_if
 from tests.faults.fleet import Fleet
 from tests.faults.troubles import ANSWERS, of_answers
 from tests.harness import POOLS, wait_for
-from tests.pools.timeline import Event
+from tests.pools.timeline import Event, at
 from tests.pools.waiting import FAST, wait_lives
 
 pytestmark = [pytest.mark.pool, pytest.mark.redis]
 TASKS = 10
+EMPTY: Mapping[str, float] = MappingProxyType({})
 
 #: What somebody has to mend: asked about every five minutes only, or by the next worker.
 REFUSALS = {
@@ -25,6 +29,41 @@ REFUSALS = {
 
 def test_all_pools_live_through_every_trouble(start_fleet, ingest):
     start_fleet(ingest.url).live_through(of_answers(ingest, ANSWERS), ingest)
+
+
+def test_heartbeats_go_on_while_the_api_takes_its_time(start_fleet, ingest):
+    """Each answer takes longer than a receiver waits for one: they are made all the same."""
+    extra = {"SLUICE_REQUEST_TIMEOUT": "5,30", "SLUICE_FLUSH_INTERVAL": "1"}
+    fleet: Fleet = start_fleet(ingest.url, extra=extra)
+    ingest.answer = Answer(delay=7.0)
+    begin = {pool: at(beats[-1]) for pool, beats in _beats(fleet, ingest, at_least=1).items()}
+    beats = _beats(fleet, ingest, at_least=6, since=begin)
+    ingest.answer = Answer()
+    for pool, told in beats.items():
+        times = [begin[pool], *map(at, told)]
+        assert all(1.0 < gap < 3.2 for gap in map(sub, times[1:], times)), (pool, times)
+    fleet.end()
+    fleet.assert_whole(ingest)
+
+
+def _beats(
+    fleet: Fleet, ingest: IngestServer, *, at_least: int, since: Mapping[str, float] = EMPTY
+) -> dict[str, list[Event]]:
+    """Wait until so many heartbeats of each worker have come: those after `since`."""
+    pools = {worker.pid: pool for pool, worker in fleet.workers.items()}
+    found: dict[str, list[Event]] = {}
+
+    def enough() -> bool:
+        found.update({pool: [] for pool in pools.values()})
+        for event in ingest.events():
+            if "worker" in event:
+                pool = pools[event["worker"]["pid"]]
+                if event["worker"]["state"] in ("busy", "idle") and at(event) > since.get(pool, 0):
+                    found[pool].append(event)
+        return all(len(told) >= at_least for told in found.values())
+
+    wait_for(enough, 60, f"{at_least} heartbeats of each worker")
+    return found
 
 
 def test_a_bad_event_is_dropped_and_told_of_and_the_rest_goes_on(start_fleet, ingest):

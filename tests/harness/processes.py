@@ -110,10 +110,16 @@ class Process:
         self._popen.send_signal(sig)
 
     def wait(self, timeout: float = 20.0) -> int:
-        """Wait for the end and return the exit code; kill the group and fail after `timeout`."""
+        """Wait for the end and return the exit code; kill the group and fail after `timeout`.
+
+        A worker that is still there says where its threads are: Celery does so at a SIGUSR1.
+        """
         try:
             return self._popen.wait(timeout)
         except subprocess.TimeoutExpired:
+            self.send_signal(signal.SIGUSR1)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(2)
             seen = self.output()
             self.kill()
             msg = f"{self.name} was still there after {timeout:g} s\n{seen}"

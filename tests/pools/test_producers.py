@@ -116,7 +116,8 @@ def test_a_web_server_that_forks(produce, spool_dir, ingest):
     assert {threads for _, threads in [ask("/") for _ in range(10)]} == {1}
     assert list(spool_dir.glob("*.ring")) == []
     pids = both("/send")
-    assert set(sent(web).values()) == pids
+    # Each says so before it answers, but what it says comes here by another way.
+    wait_for(lambda: set(sent(web).values()) == pids, 10, "both to have said what they sent")
     wait_for(lambda: set(sent_counts(ingest)) >= set(sent(web)), 10, "what both sent")
     assert sent_counts(ingest) == dict.fromkeys(sent(web), 1)
     assert psutil.Process(web.pid).num_threads() == 1
