@@ -169,9 +169,10 @@ class Tables:
         return table(rows)
 
     def startup(self) -> str:
-        rows = [["process", "ms: median (min to max)", "of requests, urllib3, tenacity imported"]]
+        rows = [["process", "ms: median (min to max)", "the sender's modules"]]
         for kind, one in self._found["startup"].items():
-            rows.append([kind, _spread(one["ms"], ".0f"), str(one["imported"])])
+            imported = "imported" if one["sender"] else "not imported"
+            rows.append([kind, _spread(one["ms"], ".0f"), imported])
         return table(rows)
 
     def versions(self) -> str:

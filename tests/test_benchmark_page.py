@@ -79,7 +79,7 @@ def record(**costs):
                 "up": {"idle": quantiles, "again": again, "without": quantiles, "sluice": late}
             }
         },
-        "startup": {"plain": {"ms": [30.0, 31.0], "imported": 0}},
+        "startup": {"plain": {"ms": [30.0, 31.0], "sender": False}},
         "instructions": {"capture": 40_000.0, "workers": dict.fromkeys(found, 1e7)},
         "parts": {
             "test_append[empty]": {"group": "ring", "min": 1.0, "median": 1.4, "iqr": 0.1},

@@ -21,12 +21,14 @@ def demo(start_process):
     return start
 
 
-def test_it_shows_complete_timelines_and_ends_well(demo):
-    run = demo("--pools", "solo,threads")
+@pytest.mark.parametrize(("options", "pools"), [((), 3), (("--pools", "solo,threads"), 2)])
+def test_it_shows_complete_timelines_and_ends_well(options, pools, demo):
+    """Without options: prefork, gevent and eventlet."""
+    run = demo(*options)
     assert run.wait(90) == 0, run.output()
     text = "\n".join(run.lines)
-    assert "16 of 16 timelines complete" in text
-    assert "2 of 2 workers seen online, with heartbeats, and offline at the end" in text
+    assert f"{8 * pools} of {8 * pools} timelines complete" in text
+    assert f"{pools} of {pools} workers seen online, with heartbeats, and offline at the" in text
     assert "no arguments or results in any of" in text
     for column in ("tasks", "wait", "run", "events", "request"):
         assert column in text.lower(), column

@@ -1,8 +1,16 @@
-"""A name server on 127.0.0.53:53 that answers every question with 127.0.0.1, after 3 s."""
+"""A name server on 127.0.0.53:53 that answers every question with 127.0.0.1, after 3 s.
+
+    python -m tests.transports.slow_dns FILE
+
+`FILE` is there once it listens, and has a byte for each question.
+"""
 
 import socket
+import sys
 import threading
 import time
+from pathlib import Path
+from typing import IO
 
 DELAY = 3.0
 
@@ -11,8 +19,14 @@ def main() -> None:
     """Serve until killed."""
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind(("127.0.0.53", 53))
+    with Path(sys.argv[1]).open("wb", buffering=0) as asked:
+        _serve(server, asked)
+
+
+def _serve(server: socket.socket, asked: IO[bytes]) -> None:
     while True:
         question, address = server.recvfrom(512)
+        asked.write(b"?")
         threading.Thread(target=_answer, args=(server, question, address), daemon=True).start()
 
 
