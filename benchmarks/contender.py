@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +16,14 @@ from typing import NamedTuple, Self
 
 import psutil
 
+from benchmarks.listening import RECEIVER
 from benchmarks.load import QUEUE, Work, message
 from benchmarks.peers import WORKLOAD, Peer
 from benchmarks.reception import Reception
 from benchmarks.stamps import Stamps
 from tests.harness.brokers import Valkey
+from tests.harness.folders import ring_folder
 from tests.harness.processes import Process
-from tests.harness.waiting import wait_for
 
 #: Celery's own heartbeats are no task's cost, and come at moments of their own.
 _ARGUMENTS = ("--without-heartbeat", "-l", "WARNING")
@@ -35,6 +35,8 @@ PLACES, TICKS = 400_000, 2_000_000
 #: What our own connection to a broker is called there.
 _OURS = "harness"
 _LONGEST_START, _LONGEST_TURN, _LONGEST_END = 120.0, 600.0, 30.0
+#: Seconds between two looks at whether a turn is over: little beside one, and few looks.
+_LOOK = 0.002
 
 
 class Cpu(NamedTuple):
@@ -63,7 +65,8 @@ class Cpu(NamedTuple):
 class Turn(NamedTuple):
     """What one turn took."""
 
-    #: Seconds from the first message to the end of the last task.
+    #: Seconds from the first message until no task waits: the last has begun, whose message Celery
+    #: acknowledges at its start.
     seconds: float
     #: Bytes that the broker received from the worker meanwhile.
     broker_bytes: int
@@ -108,7 +111,7 @@ class Contender:
             self.client = stack.enter_context(self.broker.client())
             self.client.client_setname(_OURS)
             self.reception = stack.enter_context(Reception(peer, self.broker.url))
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sluice-bench-")))
+            folder = stack.enter_context(ring_folder())
             extra = {"SLUICE_SPOOL_DIR": str(folder)}  # nobody delivers what another variant left
             if latency:
                 self.stamps = Stamps(folder / "stamps", PLACES)
@@ -134,33 +137,38 @@ class Contender:
         return Cpu(_used(self.worker.pid), sum(_used(one.pid) for one in self.worker.children()))
 
     def take_turn(self, work: Work) -> Turn:
-        """Put a turn's messages into the queue at once, and wait for the end of the last task."""
+        """Put a turn's messages into the queue at once, and wait until the last has been taken."""
         prepared = [message(work.task, work.kwargs) for _ in range(work.tasks)]
         before = self._sent_to_broker()
         begun = time.monotonic()
         for number in range(0, len(prepared), 10_000):
             self.client.rpush(QUEUE, *prepared[number : number + 10_000])
-        self.wait_until_done()
-        return Turn(time.monotonic() - begun, self._sent_to_broker() - before)
+        ended = self.wait_until_done()
+        return Turn(ended - begun, self._sent_to_broker() - before)
 
     def _sent_to_broker(self) -> int:
         clients = self.client.client_list()
-        return sum(int(one["tot-net-in"]) for one in clients if one["name"] != _OURS)
+        ours = (_OURS, RECEIVER)
+        return sum(int(one["tot-net-in"]) for one in clients if one["name"] not in ours)
 
-    def wait_until_done(self) -> None:
-        """Until no task waits, neither with the broker nor with the worker, at two looks in a row.
+    def wait_until_done(self) -> float:
+        """Until no task waits, neither with the broker nor with the worker; since when that is so.
 
-        Between the two steps in which kombu takes a message, it is in neither place.
+        At two looks in a row: between the two steps in which kombu takes a message, it is in
+        neither place.
         """
-        looks = 0
-
-        def done() -> bool:
-            nonlocal looks
-            idle = not self.client.llen(QUEUE) and not self.client.hlen("unacked")
-            looks = looks + 1 if idle else 0
-            return looks > 1
-
-        wait_for(done, _LONGEST_TURN, lambda: f"the end of a turn\n{self.worker.output()}")
+        deadline, since = time.monotonic() + _LONGEST_TURN, 0.0
+        while True:
+            now = time.monotonic()
+            if self.client.llen(QUEUE) or self.client.hlen("unacked"):
+                since = 0.0
+            elif since:
+                return since
+            else:
+                since = now
+            if now > deadline:
+                raise AssertionError(f"a turn does not end\n{self.worker.output()}")
+            time.sleep(_LOOK)
 
     def footprint(self) -> Footprint:
         """Memory, threads and sockets now."""

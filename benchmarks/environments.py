@@ -23,7 +23,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -57,10 +57,11 @@ def pins(constraints: str) -> list[str]:
     return [f"{name}{extra}=={found[name]}" for name, extra in SAME.items()]
 
 
-def digest(root: Path) -> str:
+def digest(root: Path, folders: Sequence[str] = ("sluice",), more: str = "") -> str:
     """What an installed checkout depends on: the package's files and how it is built."""
-    total = hashlib.sha256()
-    for path in [root / "pyproject.toml", *sorted((root / "sluice").rglob("*.py"))]:
+    total = hashlib.sha256(more.encode())
+    sources = (path for folder in folders for path in sorted((root / folder).rglob("*.py")))
+    for path in [root / "pyproject.toml", *sources]:
         total.update(f"{path.relative_to(root)}\0".encode())
         total.update(path.read_bytes())
     return total.hexdigest()

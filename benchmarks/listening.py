@@ -18,6 +18,8 @@ _CHUNK: Final = 1 << 20
 _GROUP: Final = "bench"
 _NOTHING_NEW: Final = b"*-1\r\n"
 _AT_ONCE: Final = 10_000
+#: What our connection is called in the broker's list of clients, which tells it from the worker's.
+RECEIVER: Final = "bench-receiver"
 
 
 class Source:
@@ -34,8 +36,7 @@ class Source:
         self._chunks: list[bytes] = []
         #: Bytes that came, of replies with something in them.
         self.bytes = 0
-        # A name by which a harness can tell our traffic from the worker's in CLIENT LIST.
-        self._call("CLIENT", "SETNAME", "bench-receiver")
+        self._call("CLIENT", "SETNAME", RECEIVER)
         self._call("SELECT", self.database)
         self._subscribe()
         self.socket.setblocking(False)

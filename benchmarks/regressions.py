@@ -9,11 +9,12 @@ machine that does nothing else.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
+import venv
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -32,6 +33,7 @@ class Regression(NamedTuple):
 
 
 _ENCODE: Final = "            payload = encode(self._connection_id, at, what)\n"
+_WANTED: Final = "        wanted = [record for record in part if record.payload]\n"
 _COST: Final = "tests/test_cost.py::test_"
 _NO_COST: Final = "tests/pools/test_no_cost.py::test_"
 REGRESSIONS: Final = {
@@ -53,10 +55,10 @@ REGRESSIONS: Final = {
         _ENCODE + "            sum(range(4000))\n",
         (f"{_COST}cpu_per_task",),
     ),
-    "the sender keeps the interpreter to itself for milliseconds": Regression(
+    "the sender works for sixty microseconds an event": Regression(
         "sluice/dispatch.py",
-        "        part = this.parts.pop()\n",
-        "        part = this.parts.pop()\n        bytes(50_000_000).count(b'x')\n",
+        _WANTED,
+        _WANTED + "        for _ in wanted:\n            sum(range(4000))\n",
         (f"{_COST}an_event_loop_is_held_up_no_longer",),
     ),
     "a process that never sends imports the sender's modules": Regression(
@@ -114,7 +116,7 @@ def main() -> int:
 def _run(regression: Regression | None, tests: list[str]) -> int:
     """The exit code of pytest for these tests, in a copy of what git knows of this checkout."""
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)
+        copy = Path(folder).resolve()
         for name in _git_knows():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
@@ -125,12 +127,23 @@ def _run(regression: Regression | None, tests: list[str]) -> int:
                 raise SystemExit(f"{regression.file} has changed: {regression.old!r}")
             target.write_text(text.replace(regression.old, regression.new), encoding="utf-8")
         return subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+            [_python_with(copy), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
             cwd=copy,
-            env=os.environ | {"PYTHONPATH": folder},
             stdout=subprocess.DEVNULL,
             check=False,
         ).returncode
+
+
+def _python_with(copy: Path) -> str:
+    """The Python of an environment that has this one's packages, and the copy's `sluice`.
+
+    A variable would not do: the workers of the benchmarks start without those of Python.
+    """
+    venv.create(copy / ".venv", symlinks=True)
+    (packages,) = (copy / ".venv").glob("lib/python*/site-packages")
+    paths = f"{copy}\n{sysconfig.get_path('purelib')}\n"
+    (packages / "copy.pth").write_text(paths, encoding="utf-8")
+    return str(copy / ".venv/bin/python")
 
 
 def _git_knows() -> list[str]:

@@ -46,11 +46,12 @@ def band(variants: Comparison, what: str = "cpu_us") -> Interval:
 
 def over_all(found: Record, pool: str, name: str, what: str) -> list[float]:
     """A figure that is measured once for a worker, of all workers of a variant with the API up."""
-    return [
+    values = [
         one["variants"][name][what]
         for one in found["cost"]
         if (one["pool"], one["ingest"]) == (pool, "up") and name in one["variants"]
     ]
+    return [value for value in values if value is not None]
 
 
 def latency(
@@ -62,38 +63,70 @@ def latency(
 
 
 def delivered(one: Comparison) -> float | None:
-    """The share of starts and ends of tasks that arrived; None where nothing is delivered."""
-    told, given = one["delivered"]["tasks"], one["delivered"]["given"]
-    if not told:
+    """The share of starts and ends of tasks that arrived.
+
+    None for who tells nothing by design, and where it was not counted.
+    """
+    told, given = one["delivered"].get("tasks"), one["delivered"]["given"]
+    if told is None or not one["delivered"]["tells"]:
         return None
-    ends = told.get("succeeded", 0) + told.get("failed", 0)
-    share: float = (told.get("started", 0) + ends) / (2 * given)
+    share: float = (told.get("started", 0) + _ends(told)) / (2 * given)
     return share
+
+
+def delivered_of_all(one: Comparison) -> float | None:
+    """The same of all that it tells by design: what was received, and sent by tasks, too."""
+    counts = one["delivered"]
+    told, given, tells = counts.get("tasks"), counts["given"], counts["tells"]
+    if told is None or not tells:
+        return None
+    pairs = [(told.get("started", 0), given), (_ends(told), given)]
+    if "received" in tells:
+        pairs.append((told.get("received", 0), given))
+    if "sent" in tells:
+        pairs.append((told.get("sent", 0), counts["sent"]))
+    share: float = sum(min(pair) for pair in pairs) / sum(expected for _, expected in pairs)
+    return share
+
+
+def _ends(told: dict[str, int]) -> int:
+    return told.get("succeeded", 0) + told.get("failed", 0)
+
+
+def beside(variants: Comparison, rival: str, what: str = "cpu_us") -> Interval:
+    """Sluice's figure over that of another variant, cycle by cycle."""
+    return interval(ratios(variants[OURS][what], variants[rival][what]))
+
+
+def rivals(variants: Comparison, least: float = ENOUGH) -> list[str]:
+    """The other variants that deliver at least this share of starts and ends."""
+    return [
+        name
+        for name, one in variants.items()
+        if name not in (BASE, AGAIN, OURS) and (delivered(one) or 0.0) >= least
+    ]
 
 
 def best_peer(variants: Comparison) -> tuple[str, Interval] | None:
     """The cheapest other variant that delivers enough."""
-    rivals = {
-        name: ratio(variants, name)
-        for name, one in variants.items()
-        if name not in (BASE, AGAIN, OURS) and (delivered(one) or 0) >= ENOUGH
-    }
-    if not rivals:
+    ratios_of = {name: ratio(variants, name) for name in rivals(variants)}
+    if not ratios_of:
         return None
-    name = min(rivals, key=lambda rival: rivals[rival].median)
-    return name, rivals[name]
+    name = min(ratios_of, key=lambda rival: ratios_of[rival].median)
+    return name, ratios_of[name]
 
 
 def cheaper_than_ours(variants: Comparison) -> dict[str, tuple[Interval, float]]:
-    """Peers that cost less than Sluice, whatever they deliver: their ratio, and that share."""
-    ours = ratio(variants, OURS).median
-    return {
-        name: (ratio(variants, name), delivered(one) or 0.0)
-        for name, one in variants.items()
-        if name not in (BASE, AGAIN, OURS)
-        and delivered(one) is not None
-        and ratio(variants, name).median < ours
-    }
+    """Peers that cost less than Sluice by more than two equals differ, whatever they deliver.
+
+    Their ratio, and the share that they deliver.
+    """
+    found = {}
+    for name in rivals(variants, least=0.0):
+        share, more = delivered(variants[name]), beside(variants, name)
+        if share is not None and more.median > 1 and not more.is_none(band(variants)):
+            found[name] = ratio(variants, name), share
+    return found
 
 
 def stall_added(kinds: dict[str, dict[str, list[float]]], name: str, *, kind: str = OURS) -> float:

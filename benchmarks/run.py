@@ -10,12 +10,13 @@ do (a peer that cannot be installed, no valgrind) is left out, and the record sa
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from benchmarks import hub_stall, instructions, record, rounds, startup
 from benchmarks.environments import Environments, versions
 from benchmarks.load import Work
 from benchmarks.peers import Peer, named
-from benchmarks.plan import FULL, QUICK, STEPS, Plan
+from benchmarks.plan import AGAIN, BASE, FULL, QUICK, SMOKE, STEPS, Plan
 from benchmarks.results import Record
 from tests.harness.processes import ROOT
 
@@ -63,7 +64,7 @@ class Run:
         if not instructions.available():
             missing["valgrind"] = "no such command"
         self.found: Record = {
-            "about": record.about(plan.name),
+            "about": record.about(plan.name, repr(plan)),
             "variants": {
                 name: {"title": peer.title, "versions": _own(peer, python)}
                 for name, (peer, python) in self.variants.items()
@@ -72,6 +73,7 @@ class Run:
             "cost": [],
             "latency": [],
             "hub": {},
+            "failed": [],
         }
         if earlier is not None:
             _check_same(self.found, earlier)
@@ -107,7 +109,7 @@ class Run:
 
     def _burst(self) -> None:
         for pool in self.plan.burst_pools:
-            self._cost(self._few(), pool, self.plan.burst)
+            self._cost(self.variants, pool, self.plan.burst)
 
     def _latencies(self) -> None:
         for number, work in enumerate(self.plan.latency_works):
@@ -136,8 +138,9 @@ class Run:
         if _has(self.found["cost"], what):
             return
         say(f"cost: {pool}, {work.name}, API {state}")
-        measured = rounds.compare(variants, pool, work, ingest=state, idle=self.plan.idle)
-        self.found["cost"].append({**what, "variants": measured})
+        with self._may_fail(what):
+            measured = rounds.compare(variants, pool, work, ingest=state, idle=self.plan.idle)
+            self.found["cost"].append({**what, "variants": measured})
         self._done()
 
     def _latency(self, variants: Variants, pool: str, work: Work) -> None:
@@ -146,9 +149,21 @@ class Run:
             return
         say(f"latency: {pool}, {work.name}")
         sized = work._replace(tasks=plan.latency_tasks, cycles=plan.latency_cycles)
-        measured = rounds.latencies(variants, pool, sized, plan.latency_rate)
-        self.found["latency"].append({**what, "rate": plan.latency_rate, "variants": measured})
+        rate = plan.rate(pool, work)
+        with self._may_fail(what | {"ingest": "up"}):
+            measured = rounds.latencies(variants, pool, sized, rate)
+            self.found["latency"].append({**what, "rate": rate, "variants": measured})
         self._done()
+
+    @contextlib.contextmanager
+    def _may_fail(self, what: Record) -> Iterator[None]:
+        """A comparison that fails is told of on the page, and does not take the others with it."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  whatever a worker of another tool does
+            text = (str(error) or type(error).__name__).splitlines()[0]
+            say(f"FAILED: {text}")
+            self.found["failed"].append({**what, "error": text})
 
     def _hub(self) -> None:
         plan = self.plan
@@ -161,6 +176,11 @@ class Run:
                 )
                 known[state] = measured
                 self._done()
+
+
+def _with_the_baseline(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Nothing can be compared without these two."""
+    return (*(one for one in (BASE, AGAIN) if one not in names), *names)
 
 
 def parts() -> dict[str, dict[str, float]]:
@@ -196,10 +216,12 @@ def _has(comparisons: list[Record], what: dict[str, str]) -> bool:
 
 def _check_same(now: Record, earlier: Record) -> None:
     """What counts as the same run is written down in :func:`benchmarks.record.about`."""
-    for name in ("plan", "sluice", "cpu", "cpus", "python", "packages"):
+    for name in ("plan", "suite", "sluice", "cpu", "cpus", "python", "packages"):
         mine, theirs = now["about"][name], earlier["about"].get(name)
         if mine != theirs:
             raise ValueError(f"cannot go on with a run of another {name}: {theirs!r}, not {mine!r}")
+    if now["variants"] != earlier["variants"]:
+        raise ValueError("cannot go on with a run of other variants")
 
 
 def _own(peer: Peer, python: Path) -> dict[str, str]:
@@ -211,6 +233,7 @@ def _own(peer: Peer, python: Path) -> dict[str, str]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few minutes instead of hours")
+    parser.add_argument("--smoke", action="store_true", help="all of it, with tiny sizes")
     parser.add_argument("--pools", help="instead of the plan's, with commas")
     parser.add_argument("--variants", help="instead of the plan's, with commas")
     parser.add_argument("--cycles", type=int, help="turns of each comparison")
@@ -225,10 +248,11 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the plan and write its record."""
     given = _arguments()
-    plan = QUICK if given.quick else FULL
+    plan = QUICK if given.quick else SMOKE if given.smoke else FULL
     lists = {name: getattr(given, name) for name in ("pools", "variants", "steps")}
     chosen: dict[str, Any] = {name: tuple(text.split(",")) for name, text in lists.items() if text}
     plan = replace(plan, **chosen)
+    plan = replace(plan, variants=_with_the_baseline(plan.variants))
     if given.works:
         plan = replace(plan, works=tuple(w for w in plan.works if w.name in given.works.split(",")))
     if given.cycles:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 from benchmarks import results
 from benchmarks.figures import Interval, interval, ratios
-from benchmarks.plan import BASE, BURST, NOOP
+from benchmarks.plan import AGAIN, BASE, BURST, NOOP
 from benchmarks.results import Comparison, Record
 
 _STALLS = ("p50", "p99", "p99.9", "max")
@@ -28,16 +29,24 @@ class Tables:
         base = [statistics.median(self._noop[pool][BASE]["cpu_us"]) for pool in pools]
         rows.append(["us per task without", *(f"{one:.0f}" for one in base)])
         groups = {pool: results.all_ratios(self._noop[pool]) for pool in pools}
+        bands = {pool: results.band(self._noop[pool]) for pool in pools}
         rows += [
-            [self._titles[name], *(str(groups[pool][name]) for pool in pools)]
+            [
+                self._titles[name],
+                *(
+                    _or_none(groups[pool][name], bands[pool]) if name in groups[pool] else ""
+                    for pool in pools
+                ),
+            ]
             for name in self._compared()
         ]
         return table(rows)
 
     def speed(self) -> str:
-        rows = [["", "pool", "CPU of MAIN", "CPU of children, us per task", "tasks per second"]]
+        heads = "CPU of MAIN, ratio; CPU of children, us per task; tasks per second, ratio"
+        rows = [["", "pool", *heads.split("; ")]]
         for pool, variants in self._noop.items():
-            for name in self._compared():
+            for name in variants:
                 one = variants[name]
                 pairs = zip(one["cpu_us"], one["main_us"], strict=True)
                 children = statistics.median(total - main for total, main in pairs)
@@ -55,21 +64,36 @@ class Tables:
         return table(rows)
 
     def works(self) -> str:
+        """With what was lost, where something was: a cheap tool that loses events shows both."""
         rows = [["workload", "pool", *self._heads()]]
         for one in self._found["cost"]:
             if one["ingest"] == "up" and one["work"] not in (NOOP.name, BURST.name):
-                cells = (str(results.ratio(one["variants"], name)) for name in self._compared())
+                cells = _cells(one["variants"], self._compared(), _cost_and_loss)
                 rows.append([one["work"], one["pool"], *cells])
         return table(rows)
 
     def latency(self) -> str:
-        rows = [["workload", "pool", "from", "quantile", *self._heads()]]
+        heads = "workload, pool, tasks a second, from, quantile, nothing: ms"
+        rows = [[*heads.split(", "), *self._heads()]]
         for one in self._found["latency"]:
             for what in ("sent_to_done", "started_to_done"):
                 for name in ("p50", "p95", "p99"):
-                    figure = partial(results.latency, what=what, share=name)
-                    cells = _cells(one["variants"], self._compared(), figure)
-                    rows.append([one["work"], one["pool"], what.replace("_", " "), name, *cells])
+                    base = [shares[name] for shares in one["variants"][BASE][what]]
+                    rows.append(
+                        [
+                            one["work"],
+                            one["pool"],
+                            f"{one['rate']:.0f}",
+                            what.replace("_", " "),
+                            name,
+                            f"{statistics.median(base) * 1e3:.2f}",
+                            *_cells(
+                                one["variants"],
+                                self._compared(),
+                                partial(_latency, what=what, share=name),
+                            ),
+                        ]
+                    )
         return table(rows)
 
     def stall(self) -> str:
@@ -77,7 +101,10 @@ class Tables:
         for library, states in self._found["hub"].items():
             for state, kinds in states.items():
                 for kind, found in kinds.items():
-                    cells = (f"{statistics.median(found[name]):.2f}" for name in _STALLS)
+                    cells = (
+                        f"{statistics.median(found[name]):.2f}" if found[name] else ""
+                        for name in _STALLS
+                    )
                     rows.append([library, state, kind, *cells])
         return table(rows)
 
@@ -121,10 +148,11 @@ class Tables:
         return table(rows)
 
     def delivery(self) -> str:
-        rows = [["variant", "pool", "delivered", "requests per 1,000 tasks", "KiB per 1,000 tasks"]]
+        heads = "starts and ends; all that it tells; requests per 1,000 tasks; KiB per 1,000 tasks"
+        rows = [["variant", "pool", *heads.split("; ")]]
         for name in self._titles:
             for pool, variants in self._noop.items():
-                if (share := results.delivered(variants[name])) is None:
+                if name not in variants or (share := results.delivered(variants[name])) is None:
                     continue
                 counts = variants[name]["delivered"]
                 thousands = counts["given"] / 1000
@@ -133,6 +161,7 @@ class Tables:
                         self._titles[name],
                         pool,
                         f"{share:.2%}",
+                        _number(results.delivered_of_all(variants[name]), ".2%"),
                         f"{counts.get('requests', 0) / thousands:.1f}",
                         f"{counts.get('bytes', 0) / 1024 / thousands:.0f}",
                     ]
@@ -148,7 +177,16 @@ class Tables:
         rows = [["API", "pool", *(self._titles[name] for name in few)]]
         for one in self._found["cost"]:
             if one["work"] == NOOP.name and one["pool"] in self._state_pools():
-                cells = _cells(one["variants"], few, results.ratio)
+                cells = _cells(one["variants"], few, _ratio)
+                rows.append([one["ingest"], one["pool"], *cells])
+        return table(rows)
+
+    def ends(self) -> str:
+        """From TERM to exit in each state of the API."""
+        rows = [["API", "pool", *self._titles.values()]]
+        for one in self._found["cost"]:
+            if one["work"] == NOOP.name and one["pool"] in self._state_pools():
+                cells = (_end(one["variants"].get(name)) for name in self._titles)
                 rows.append([one["ingest"], one["pool"], *cells])
         return table(rows)
 
@@ -170,7 +208,7 @@ class Tables:
 
     def startup(self) -> str:
         rows = [["process", "ms: median (min to max)", "the sender's modules"]]
-        for kind, one in self._found["startup"].items():
+        for kind, one in self._found.get("startup", {}).items():
             imported = "imported" if one["sender"] else "not imported"
             rows.append([kind, _spread(one["ms"], ".0f"), imported])
         return table(rows)
@@ -214,10 +252,36 @@ class Tables:
 
 
 def _cells(
-    variants: Comparison, names: Iterable[str], figure: Callable[[Comparison, str], Interval]
+    variants: Comparison, names: Iterable[str], figure: Callable[[Comparison, str], str]
 ) -> list[str]:
     """A figure of each; nothing for who was not measured."""
-    return [str(figure(variants, name)) if name in variants else "" for name in names]
+    return [figure(variants, name) if name in variants else "" for name in names]
+
+
+def _or_none(one: Interval, band: Interval) -> str:
+    """A ratio, or that it is none: within what two equals differ by."""
+    return f"none: {one}" if one.is_none(band) else str(one)
+
+
+def _ratio(variants: Comparison, name: str) -> str:
+    return _or_none(results.ratio(variants, name), results.band(variants))
+
+
+def _cost_and_loss(variants: Comparison, name: str) -> str:
+    share = results.delivered(variants[name])
+    lost = "" if share is None or share == 1 else f", {share:.1%} delivered"
+    return _ratio(variants, name) + lost
+
+
+def _latency(variants: Comparison, name: str, *, what: str, share: str) -> str:
+    one, band = (results.latency(variants, who, what, share) for who in (name, AGAIN))
+    return _or_none(one, band)
+
+
+def _end(one: dict[str, Any] | None) -> str:
+    if one is None:
+        return ""
+    return "did not end" if one["exit"] is None else f"{one['exit']:.2f}"
 
 
 def _sizes(pss: float | None, rss: float | None) -> str:
@@ -225,6 +289,8 @@ def _sizes(pss: float | None, rss: float | None) -> str:
 
 
 def _spread(values: Sequence[float], form: str = ".2f") -> str:
+    if not values:
+        return ""
     middle = format(statistics.median(values), form)
     if len(values) == 1:
         return middle

@@ -15,13 +15,15 @@ TITLES = {
     "sluice": "Sluice",
     "sentry": "sentry-sdk",
     "celeryradar": "celeryradar-sdk",
+    "floor": "three appends",
 }
 CYCLES = 8
 
 
 def variant(cost, share):
     """One variant: its CPU over the baseline's, and the share of events that arrived."""
-    told = {"started": round(1000 * share), "succeeded": round(1000 * share)} if share else {}
+    kinds = ("received", "started", "succeeded")
+    told = dict.fromkeys(kinds, round(1000 * (share or 0)))
     shares = [dict.fromkeys(QUANTILES, cost / 1000)] * CYCLES
     return {
         "startup": 1.0,
@@ -41,7 +43,14 @@ def variant(cost, share):
             "child_threads": None,
             "sockets": 4,
         },
-        "delivered": {"tasks": told, "given": 1000, "requests": 10, "bytes": 1024},
+        "delivered": {
+            "tasks": told,
+            "given": 1000,
+            "sent": 0,
+            "tells": [] if share is None else list(kinds),
+            "requests": 10,
+            "bytes": 1024,
+        },
         "sent_to_done": shares,
         "started_to_done": shares,
     }
@@ -69,6 +78,7 @@ def record(**costs):
         },
         "variants": {name: {"title": TITLES[name], "versions": {name: "2.75"}} for name in found},
         "missing": {},
+        "failed": [],
         "cost": [
             {"pool": "gevent", "work": work, "ingest": state, "variants": found}
             for work, state in [*((work, "up") for work in works), ("no-op", "black-hole")]
@@ -124,6 +134,70 @@ def test_a_cheap_one_that_loses_events_shows_both():
 
 def test_it_says_what_was_lost_of_our_own():
     assert "delivered: 99.90% of starts and ends" in page(sluice=(108, 0.999))
+    assert "delivered: 0.00% of starts and ends" in page(sluice=(108, 0))
+
+
+def test_a_difference_that_two_equals_have_is_no_difference_to_another():
+    text = page(sluice=(108, 1), sentry=(107.5, 1))
+    assert "gevent: +8.0 %, no different from the best of the others" in text
+    assert "costs less in gevent" not in text
+    (line,) = [line for line in text.splitlines() if "below the best that delivers" in line]
+    assert "**not reached**" in line
+
+
+def test_whatever_is_worse_than_another_that_delivers_is_said_first():
+    found = record(sluice=(108, 1), sentry=(150, 1), celeryradar=(150, 0.5))
+    ours = dict(found["cost"][0]["variants"]["sluice"])
+    ours["footprint"] = ours["footprint"] | {"main_mib": 50.0, "main_threads": 3}
+    ours["startup"] = 0.5
+    sentry = found["cost"][0]["variants"]["sentry"]
+    found["cost"][0]["variants"] |= {"sluice": ours, "celeryradar": sentry | {"exit": 0.1}}
+    found["cost"][1] = found["cost"][1] | {
+        "variants": found["cost"][1]["variants"] | {"sentry": variant(104, 1)}
+    }
+    text = Page(found).parts()["short"]
+    assert "- **Worse:** memory of MAIN (PSS), MiB: gevent 50, sentry-sdk 40." in text
+    assert "- **Worse:** threads of MAIN: gevent 3, sentry-sdk 1." in text
+    assert "CPU per task, 5 ms of sleep: gevent +3.8 % beside sentry-sdk." in text
+    assert "start of a worker" not in text
+
+
+def test_what_is_cheap_because_it_loses_shows_both_in_every_workload():
+    works = Page(record(sluice=(108, 1), celeryradar=(102, 0.4))).parts()["works"]
+    assert "40.0% delivered" in works
+    assert works.count("delivered") == works.count("5 ms of sleep")
+
+
+def test_a_difference_within_the_noise_is_called_none_in_every_table():
+    parts = Page(record(sluice=(101, 1), sentry=(150, 1))).parts()
+    for name in ("cpu", "works", "latency", "states"):
+        assert "| none: 1.010" in parts[name], name
+        assert "| 1.500" in parts[name] or name == "states"
+
+
+def test_a_comparison_that_failed_and_a_worker_that_did_not_end_are_told():
+    found = record(sluice=(108, 1), sentry=(150, 1))
+    failed = {"pool": "solo", "work": "no-op", "ingest": "errors", "error": "a turn does not end"}
+    found["failed"].append(failed)
+    found["cost"][-1]["variants"] = found["cost"][-1]["variants"] | {
+        "sentry": variant(150, 1) | {"exit": None}
+    }
+    parts = Page(found).parts()
+    assert "solo, no-op, API errors: a turn does not end" in parts["missing"]
+    assert "| did not end |" in parts["ends"]
+
+
+def test_a_part_of_a_run_makes_a_page_too():
+    found = record(sluice=(108, 1))
+    for name in ("startup", "instructions", "parts"):
+        del found[name]
+    found |= {"cost": [], "latency": [], "hub": {}}
+    assert "not measured" in Template(TEMPLATE.read_text()).substitute(Page(found).parts())
+
+
+def test_why_the_goal_is_missed_is_said_where_the_run_shows_it():
+    assert "cannot reach 1.03" in page(sluice=(108, 1), floor=(106, None))
+    assert "cannot reach 1.03" not in page(sluice=(108, 1), floor=(101, None))
 
 
 @pytest.mark.parametrize(
