@@ -5,6 +5,7 @@ Guarantees
 * An answer is there, whole, within the timeout that its socket has when it begins.
 * A process that is forked beside the sender, at any moment, does not use the connection, comes
   to its end, and closes no descriptor but its own.
+* However often a connection is made, the certificates that it trusts are read and kept once.
 
 What the second relies on (tests: ``tests/test_fork.py``)
 ---------------------------------------------------------
@@ -21,14 +22,50 @@ import errno
 import io
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from math import inf
+from pathlib import Path
 from typing import Any, Final, Self
 
 from sluice.descriptors import identify
 
 #: Bytes of one header of a hint.
 _LONGEST_LINE: Final = 65536
+
+
+class _Trust:
+    """One TLS context for all connections that trust the same certificates.
+
+    urllib3 makes one for each connection: with certifi's that is more than 1 MiB, and memory that
+    does not come back soon.  Forty tries of an API whose certificate was not accepted took 10.
+    """
+
+    def __init__(self, make_context: Callable[[], Any]) -> None:
+        self._make_context = make_context
+        self._known: tuple[object, Any] = (None, None)
+
+    def context(self, bundle: str) -> Any:
+        """That of the certificates in this file, as it is now."""
+        state = Path(bundle).stat()
+        now = bundle, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+        known, context = self._known
+        if known != now:
+            context = self._make_context()
+            context.load_verify_locations(bundle)
+            self._known = now, context
+        return context
+
+
+def _trusted_file(connection: Any) -> str | None:
+    """The file of certificates that a connection trusts, and nothing else does beside it.
+
+    A proxy that speaks TLS itself is asked for its certificate by the same setting.
+    """
+    proxy = getattr(connection, "proxy", None)
+    if proxy is not None and proxy.scheme == "https":
+        return None
+    return getattr(connection, "ca_certs", None)
 
 
 class Sockets:
@@ -101,30 +138,46 @@ def _in_time(response_class: Any) -> Any:
     return Response
 
 
+def _connection(connection_class: Any, sockets: Sockets) -> Any:
+    """The class of our connections, from that of urllib3's."""
+    # As urllib3 makes them for this class: its own function, of its own copy in the island.
+    trust = _Trust(connection_class.connect.__globals__["create_urllib3_context"])
+
+    class Connection(connection_class):  # type: ignore[misc]
+        response_class = _in_time(connection_class.response_class)
+        debuglevel = 0  # whoever raises it for all would have our headers printed
+        _trusted: str | None = None
+
+        def set_debuglevel(self, level: int) -> None:
+            """It stays 0: the headers have the key in them."""
+
+        def connect(self) -> Any:
+            self._trusted = self._trusted or _trusted_file(self)
+            if self._trusted is not None:
+                self.ssl_context = trust.context(self._trusted)
+                self.ca_certs = None
+            return super().connect()
+
+        def _new_conn(self) -> Any:
+            socket = super()._new_conn()
+            sockets.remember(socket.fileno(), self)
+            return socket
+
+    return Connection
+
+
 def adapter(requests: Any, sockets: Sockets) -> Any:
     """An adapter of `requests` for one connection at a time; `sockets` hears of each."""
 
     def ours(pool_class: Any) -> Any:
-        class Connection(pool_class.ConnectionCls):  # type: ignore[misc]
-            response_class = _in_time(pool_class.ConnectionCls.response_class)
-            debuglevel = 0  # whoever raises it for all would have our headers printed
-
-            def set_debuglevel(self, level: int) -> None:
-                """It stays 0: the headers have the key in them."""
-
-            def _new_conn(self) -> Any:
-                socket = super()._new_conn()
-                sockets.remember(socket.fileno(), self)
-                return socket
-
         class Queue(pool_class.QueueCls):  # type: ignore[misc]
             def __init__(self, maxsize: int = 0) -> None:
                 super().__init__(maxsize)
                 self.mutex = self.not_empty = self.not_full = self.all_tasks_done = _NoLock()
 
-        return type(
-            pool_class.__name__, (pool_class,), {"ConnectionCls": Connection, "QueueCls": Queue}
-        )
+        connection_class = _connection(pool_class.ConnectionCls, sockets)
+        attributes = {"ConnectionCls": connection_class, "QueueCls": Queue}
+        return type(pool_class.__name__, (pool_class,), attributes)
 
     class Adapter(requests.adapters.HTTPAdapter):  # type: ignore[misc]
         def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

@@ -149,12 +149,17 @@ _KEYS_BEGIN: Final = tuple(
 )
 
 
+def without_private_keys(text: str) -> str:
+    """`text` without private keys: what looks at a part of a text only may see a part of one."""
+    return _PEM.sub(REPLACEMENT, text)
+
+
 def redact(text: str, *, code: bool = False) -> str:
     """`text` with everything that looks like a secret replaced by a mark.
 
     `code`: it is a line of a program, in which ``password = other`` holds no password.
     """
-    text = _PEM.sub(REPLACEMENT, text)
+    text = without_private_keys(text)
     text = _URL.sub(_keep_name, text)
     text = _sub(_HEADER, _HEADERS_BEGIN, _keep_name, text)
     text = _TAG.sub(_keep_name, text)

@@ -26,7 +26,7 @@ from sluice.events import (
     cut,
     cut_front,
 )
-from sluice.redact import redact
+from sluice.redact import redact, without_private_keys
 
 #: Characters beyond a limit that are looked at: a secret may begin there and end within it.
 _MARGIN: Final = 4096
@@ -133,7 +133,8 @@ def stacktrace(text: str, arguments: Arguments = NO_ARGUMENTS) -> str:
         # What passes for a frame behind a message can be of an argument that is not known.
         trusted = trusted and (values.is_complete or in_frame or part == _HEADER)
     # Only its end is looked through for secrets, from the beginning of a line if one is near.
-    text = "\n".join(parts)
+    # A private key has many lines, of which the first alone says what it is.
+    text = without_private_keys("\n".join(parts))
     begin = max(0, len(text) - STACKTRACE_LIMIT - _MARGIN)
     if begin:
         text = text[max(begin, text.find("\n", begin, begin + _MARGIN) + 1) :]

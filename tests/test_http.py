@@ -13,12 +13,14 @@ import time
 from email.utils import format_datetime
 from itertools import cycle
 from math import inf
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
 import trustme
+import urllib3.connection
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -449,6 +451,33 @@ def bundle(authority, tmp_path):
     path = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(path)
     return str(path)
+
+
+def test_what_is_trusted_is_read_once_for_all_connections(https, bundle, delivery, monkeypatch):
+    """Each context holds certificates of its own: with certifi's, more than 1 MiB."""
+    made = []
+    make = urllib3.connection.create_urllib3_context
+    monkeypatch.setattr(
+        urllib3.connection,
+        "create_urllib3_context",
+        lambda *a, **k: made.append(1) or make(*a, **k),
+    )
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", bundle)
+    answers = iter([*[Answer(500, fault="close")] * 4, Answer(200)])
+    https.answer = lambda _: next(answers)
+    assert delivery(https.url, tries=10)().verdict is Verdict.DELIVERED
+    assert (https.connections, len(made)) == (5, 1)
+
+
+def test_a_bundle_that_has_changed_is_read_again(https, bundle, delivery, monkeypatch, tmp_path):
+    """As a machine does it whose certificates are renewed while the worker runs."""
+    trusted = tmp_path / "trusted.pem"
+    trustme.CA().cert_pem.write_to_path(trusted)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(trusted))
+    deliver = delivery(https.url, tries=2)
+    assert deliver().verdict is Verdict.LATER
+    trusted.write_bytes(Path(bundle).read_bytes())
+    assert deliver().verdict is Verdict.DELIVERED
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])

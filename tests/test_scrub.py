@@ -651,6 +651,16 @@ def test_a_secret_on_the_edge_of_what_is_sent_is_gone(position):
     assert "4dor" not in stacktrace(text)
 
 
+@pytest.mark.parametrize("position", [200, 4096, 5000, 6000])
+def test_a_private_key_of_which_the_end_alone_is_near_is_gone(position):
+    """One of many lines is longer than what is looked through beside the part that is sent."""
+    lines = "\n".join(f"{number:03}{'Tr0ub4dor' * 7}" for number in range(100))
+    key = f"-----BEGIN RSA PRIVATE KEY-----\n{lines}\n-----END RSA PRIVATE KEY-----"
+    text = f"rest {key}\n" + "x\n" * ((STACKTRACE_LIMIT + position - len(key)) // 2)
+    assert len(text) > STACKTRACE_LIMIT
+    assert "Tr0ub" not in stacktrace(text)
+
+
 # --- as somebody would use an argument ------------------------------------------------------------
 
 

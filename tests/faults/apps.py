@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from celery import Task
@@ -33,6 +34,16 @@ def send_and_die(how: str, number: int) -> list[str]:
     elif how == "hard limit":
         time.sleep(60)
     return sent
+
+
+@app.task(name="faults.send_when_told")
+def send_when_told(file: str, number: int) -> None:
+    """Wait for this file, send `number` tasks, say which, and stay."""
+    while not Path(file).exists():
+        time.sleep(0.02)
+    for _ in range(number):
+        print(f"SENT {ok.apply_async(queue='elsewhere').id}", flush=True)
+    time.sleep(60)
 
 
 @app.task(name="faults.send_one")

@@ -1,7 +1,9 @@
 """A child dies, MAIN dies: nothing that was captured is lost, and who died is told."""
 
 import re
+from collections import Counter
 
+import psutil
 import pytest
 
 from tests.faults.ledger import event_ids
@@ -52,6 +54,37 @@ def test_a_killed_worker_is_told_of_by_the_next_with_all_it_had_captured(
     assert told == {slow: ("basic.slow", 1), again: ("faults.retry_then_sleep", 2)}
     assert 0 <= suspects[again]["runtime"] <= suspects[slow]["runtime"] < 30
     after.wait_line(f"The worker {victim.nodename} (pid {victim.pid}) was killed", 10)
+    assert after.stop().code == 0
+    assert set(event_ids(ingest).values()) == {1}
+    assert list(spool_dir.iterdir()) == []
+
+
+def test_what_children_had_sent_when_all_were_killed_is_told_by_the_next(
+    redis_broker, start_worker, client, ingest, spool_dir, tmp_path
+):
+    """MAIN stands still, so that nothing of it is in a ring but the child's."""
+    victim = start_worker(
+        redis_broker, app=APP, concurrency=1, args=QUIET, ingest_url=NOBODY_LISTENS
+    )
+    told = tmp_path / "told"
+    task = client(redis_broker).send_task("faults.send_when_told", (str(told), 10)).id
+    wait_for(lambda: starts(spool_dir, task) == 1, 20, "the task's start")
+    psutil.Process(victim.pid).suspend()
+    told.touch()
+    victim.wait_line("SENT", 20, count=10)
+    sent = [line.rpartition("SENT ")[2] for line in victim.matching("SENT")]
+    (child_ring,) = (ring for ring in spool_dir.glob("*.ring") if ring.stat().st_size < 2**20)
+    assert all(one.encode() in child_ring.read_bytes() for one in sent)
+    victim.kill()
+    after = start_worker(
+        redis_broker, args=(*QUIET, "-Q", "other"), ingest_url=ingest.url, extra=FAST
+    )
+
+    def told_of() -> dict[str, int]:
+        jobs = [event["job"] for event in ingest.events() if "job" in event]
+        return Counter(job["externalId"] for job in jobs if job["externalId"] in sent)
+
+    wait_for(lambda: told_of() == dict.fromkeys(sent, 1), 40, "what the child had sent")
     assert after.stop().code == 0
     assert set(event_ids(ingest).values()) == {1}
     assert list(spool_dir.iterdir()) == []

@@ -26,8 +26,10 @@ def come_back_in_a_second(_: Received) -> Answer:
 ANSWERS: dict[str, Behaviour] = {
     "no answer": Answer(fault="hang"),
     "one byte a second": Answer(drip=1.0),
-    "closed without an answer": Answer(fault="close"),
-    "reset": Answer(fault="reset"),
+    # Neither has taken the batch: who thinks so loses it.
+    "closed without an answer": Answer(fault="close", status=500),
+    "reset": Answer(fault="reset", status=500),
+    "reset after it was taken": Answer(fault="reset"),
     "closed in the middle": Answer(fault="truncate", status=500),
     "500": Answer(status=500),
     "503": Answer(status=503),
