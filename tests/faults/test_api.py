@@ -127,7 +127,9 @@ def test_what_was_refused_is_delivered_by_the_next_worker(
     fleet.run(TASKS)
     wait_for(lambda: all(s["requests"] for s in fleet.stats().values()), 20, "a try of each")
     fleet.run(TASKS)
+    assert all(stats["adds_up"] for stats in fleet.stats().values())
     fleet.end()
+    fleet.assert_quiet()
     for pool, server in servers.items():
         server.close()
         assert len(server.requests) <= 3, "tried again rarely"

@@ -63,6 +63,10 @@ def p95(seconds: list[float]) -> float:
 
 
 QUANTILES = {"p50": statistics.median, "p95": p95}
+#: A single round of equals can differ by a third on two busy cores: in all troubles of a kind,
+#: forty rounds, no more than this is noise whatever single rounds differ by.  A capture costs a
+#: few hundredths by itself (docs/benchmarks.md).
+MOST = {"p50": 1.15, "p95": 1.3}
 
 
 @dataclass
@@ -85,7 +89,8 @@ class Ratios:
     def too_slow(self) -> list[str]:
         """Whose middle round is slower than the noise, which is what equals differ by.
 
-        In all troubles of a kind, which are many rounds: by what they differ in one round of ten.
+        In all troubles of a kind, which are many rounds: by what they differ in one round of ten,
+        and by no more than `MOST`.
         In one of them, which are few: by the most.
         """
         apart = sorted(max(ratio, 1 / ratio) for ratio in self.equals)
@@ -99,7 +104,7 @@ class Ratios:
             f" {max(self.equals):.3f}), nine tenths within {noise:.3f}"
         )
         slow = [name for name, ratio in middles.items() if ratio > most]
-        return slow + ["all of them"] * (statistics.median(every) > noise)
+        return slow + ["all of them"] * (statistics.median(every) > min(noise, MOST[self.what]))
 
 
 class Verdict:
@@ -282,6 +287,7 @@ def test_tasks_are_as_fast_while_all_is_refused_and_the_next_worker_tells_of_the
             before = fleets[-1].capture(4000)[pool]  # every page of the buffer is used now
             verdict.note(name, race.run(rounds))
             grown.append((fleets[-1].capture(0)[pool] - before) / MIB)
+            assert fleets[-1].stats()[pool]["adds_up"], name
             fleets[-1].end()
         fleets.append(Fleet({pool: start("sluice", pool, road)}, app))
         race.wait_until_they_run("sluice")
