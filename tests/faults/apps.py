@@ -102,6 +102,7 @@ def send_until_stopped(seconds: float) -> str:
     One that was lost on its way here is told with the modules in which it came.
     By a connection of its own: one that a limit has broken is not for the next task.
     """
+    _limit_came_in.clear()
     until = time.monotonic() + seconds
     with app.connection_for_write() as connection:
         producer = app.amqp.Producer(connection)
