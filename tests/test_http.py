@@ -499,18 +499,15 @@ def test_a_connection_that_somebody_closed_is_theirs_and_another_is_made(
     deliver = delivery(server.url)
     assert deliver().verdict is Verdict.DELIVERED
     (number,) = deliver.deliverer.sockets._known
-    os.close(number)
-    theirs, other = socket.socketpair()
-    if theirs.fileno() != number:
-        os.dup2(theirs.fileno(), number)
+    theirs, other = socket.socketpair()  # before, so that `other` cannot get that number
+    os.dup2(theirs.fileno(), number)
     other.setblocking(False)
     assert deliver().verdict is Verdict.DELIVERED
     with pytest.raises(BlockingIOError):
         other.recv(1)
     os.fstat(number)
     assert (server.connections, len(server.requests)) == (2, 2)
-    if theirs.fileno() != number:
-        os.close(number)
+    os.close(number)
     theirs.close()
     other.close()
 
