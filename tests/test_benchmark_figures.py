@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.figures import Interval, interval, quantile, ratios
+from tests.doubles import LAW
 
 some = st.lists(st.floats(0.5, 2), min_size=1, max_size=40)
 
 
+@LAW
 @given(some)
 def test_a_median_lies_within_its_interval(values):
     found = interval(values)
@@ -38,6 +40,7 @@ def test_what_two_equals_differ_by_is_no_difference():
     assert Interval(0.99, 0.98, 1.0).is_none(Interval(0.96, 0.95, 0.97)), "up to 1 at least"
 
 
+@LAW
 @given(some, st.floats(0, 1))
 def test_a_quantile_is_one_of_the_values(values, share):
     found = quantile(values, share)

@@ -27,6 +27,7 @@ from benchmarks.protobuf import fields
 from benchmarks.protocols import OTHER, Tally
 from benchmarks.reception import Reception
 from benchmarks.resp import ReplyError, command, replies
+from tests.doubles import LAW
 from tests.harness import wait_for
 from tests.peer_bodies import (
     CELERYRADAR,
@@ -161,12 +162,14 @@ def test_a_tally_counts_distinct_tasks_and_what_it_could_not_read():
 # --- wire formats ---------------------------------------------------------------------------------
 
 
+@LAW
 @given(st.binary(max_size=60))
 def test_any_bytes_are_fields_or_a_value_error(message):
     with contextlib.suppress(ValueError):
         fields(message)
 
 
+@LAW
 @given(st.integers(1, len(OPENTELEMETRY) - 1))
 def test_a_message_that_was_cut_is_unreadable(end):
     tally = Tally()
@@ -177,6 +180,7 @@ def test_a_message_that_was_cut_is_unreadable(end):
 REPLIES = b"+OK\r\n:7\r\n$-1\r\n*-1\r\n$4\r\na\r\nb\r\n*2\r\n$1\r\nx\r\n*1\r\n:1\r\n-ERR no\r\n"
 
 
+@LAW
 @given(st.integers(0, len(REPLIES)))
 def test_replies_are_the_same_however_they_arrive(cut):
     first, rest = replies(REPLIES[:cut])
@@ -281,7 +285,7 @@ def test_counts_are_of_all_since_the_reset(reception):
 
 def test_chunks_are_refused_and_counted(reception):
     with client(reception) as one:
-        with contextlib.suppress(BrokenPipeError):  # refused before the chunks are sent
+        with contextlib.suppress(ConnectionError):  # refused before the chunks are sent
             one.request("POST", "/ingest/", iter([b"{}"]), {}, encode_chunked=True)
         assert one.getresponse().status == 411
     assert reception.totals()["refused"] == 1
@@ -301,7 +305,7 @@ def test_errors_are_500_and_nothing_is_kept(reception):
 def test_slow_answers_wait_beside_each_other(reception):
     reception.become("slow")
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(client(reception)) for _ in range(20)]
+        clients = [stack.enter_context(client(reception)) for _ in range(200)]
         for one in clients:
             one.connect()
         begun = time.monotonic()
@@ -309,17 +313,20 @@ def test_slow_answers_wait_beside_each_other(reception):
             one.request("POST", "/ingest/", CELERYRADAR[2])
         assert {one.getresponse().status for one in clients} == {200}
         took = time.monotonic() - begun
-    assert 0.05 <= took < 20 * 0.05
-    assert reception.totals()["requests"] == 20
+    assert 0.05 <= took < 200 * 0.05
+    assert reception.totals()["requests"] == 200
 
 
 def test_a_black_hole_takes_nothing_and_ends(reception):
-    with client(reception, timeout=0.3) as before, client(reception, timeout=0.3) as during:
+    with client(reception) as before, client(reception, timeout=0.3) as during:
         post(before, "/ingest/", CELERYRADAR[2])
         reception.become("black-hole")
+        patience = before.sock.gettimeout()
+        before.sock.settimeout(0.3)
         before.request("POST", "/ingest/", CELERYRADAR[3])
         with pytest.raises(TimeoutError):
             before.getresponse()
+        before.sock.settimeout(patience)
         with pytest.raises(TimeoutError):
             during.connect()
         assert reception.totals()["state"] == "black-hole"
@@ -349,11 +356,14 @@ def test_settling_ends_when_nothing_comes_of_tasks(reception):
 
     heart = threading.Thread(target=beat)
     heart.start()
-    counts = reception.settle(0.2, 10)
+    wait_for(lambda: reception.counts()["other"] > 2, what="some heartbeats")
+    begun = time.monotonic()
+    counts = reception.settle(0.2, 60)
+    took = time.monotonic() - begun
     ended.set()
     heart.join()
+    assert took < 50
     assert counts["tasks"] == {"started": 1}
-    assert counts["other"] > 2
 
 
 def test_a_receiver_ends_with_its_owner():

@@ -16,8 +16,8 @@ HEADER = CLIENT_SCRIPT + "def say(*report): print(json.dumps(report), flush=True
 
 @pytest.fixture
 def script(ingest: IngestServer, spool_dir: os.PathLike[str]):
-    def run(code: str) -> list[object]:
-        env = {"SLUICE_API_URL": ingest.url, "SLUICE_SPOOL_DIR": str(spool_dir)}
+    def run(code: str, **extra: str) -> list[object]:
+        env = {"SLUICE_API_URL": ingest.url, "SLUICE_SPOOL_DIR": str(spool_dir)} | extra
         done = run_python(HEADER + textwrap.dedent(code), **env)
         assert "Error" not in done.stderr
         return json.loads(done.stdout)
@@ -68,7 +68,8 @@ def test_a_process_in_which_a_worker_has_ended_has_time_at_its_own_end(script, i
         client._exit_deadline = time.monotonic() - 1
         task.delay()
         say(client._time_to_end() > 1, client._time_to_end() > 1)
-        """
+        """,
+        SLUICE_SHUTDOWN_TIMEOUT="30",
     )
     assert found == [True, True]
     assert len(ingest.events()) == 2

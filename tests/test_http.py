@@ -666,11 +666,11 @@ def test_an_answer_of_one_byte_at_a_time_is_not_waited_for(
 
 def test_an_answer_that_stops_coming_has_no_more_than_the_rest_of_the_time(server, delivery):
     """The second byte comes just before the end, the third would be waited for from there on."""
-    server.answer = Answer(drip=1.3)
-    deliver = delivery(server.url, request_timeout=(5.0, 1.5))
+    server.answer = Answer(drip=4.5)
+    deliver = delivery(server.url, request_timeout=(5.0, 5.0))
     begin = time.monotonic()
     assert deliver().verdict is Verdict.LATER
-    assert time.monotonic() - begin < 2.4
+    assert time.monotonic() - begin < 8
 
 
 def test_a_socket_without_a_timeout_is_read_as_it_is():
@@ -686,19 +686,19 @@ def test_a_socket_without_a_timeout_is_read_as_it_is():
 
 
 def test_each_answer_has_the_whole_time_for_itself(server, delivery):
-    server.answer = Answer(delay=0.4)
-    deliver = delivery(server.url, request_timeout=(5.0, 0.7))
-    for _ in range(3):
+    server.answer = Answer(delay=1.0)
+    deliver = delivery(server.url, request_timeout=(5.0, 4.0))
+    for _ in range(5):
         assert deliver().verdict is Verdict.DELIVERED
     assert server.connections == 1
 
 
 def test_a_body_that_drips_does_not_undo_a_status(server, delivery):
-    server.answer = Answer(body=b"x" * 2000, drip=0.001)
-    deliver = delivery(server.url, request_timeout=(5.0, 1.0))
+    server.answer = Answer(body=b"x" * 60_000, drip=0.001)
+    deliver = delivery(server.url, request_timeout=(5.0, 5.0))
     begin = time.monotonic()
     assert deliver().verdict is Verdict.DELIVERED
-    assert time.monotonic() - begin < 4
+    assert time.monotonic() - begin < 15
 
 
 def test_a_server_that_hangs_is_given_up(server, delivery):

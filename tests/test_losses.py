@@ -17,7 +17,7 @@ HEADER = """
 import json, os, sys
 import celery, sluice, sluice.folder
 sluice.folder.FOLDER_LIMIT = int(sys.argv[1])
-sluice.init(flush_interval=0.05, buffer_bytes=int(sys.argv[2]))
+sluice.init(flush_interval=0.05, buffer_bytes=int(sys.argv[2]), shutdown_timeout=30)
 app = celery.Celery(broker="memory://")
 @app.task
 def task(): pass

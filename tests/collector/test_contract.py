@@ -255,11 +255,11 @@ def test_a_body_that_does_not_come_is_408(one, monkeypatch):
 
 
 def test_more_than_the_rate_is_told_when_to_come_back(collector):
-    one = collector(rate_limit=10.0)
+    one = collector(rate_limit=1.0)  # ten at once need ten seconds
     assert one.post_events([job(str(n), "queued") for n in range(10)]).status_code == 200
     answer = one.post_events([job(f"more {n}", "queued") for n in range(10)])
     assert (answer.status_code, refusal(answer)["code"]) == (429, "RATE_LIMITED")
-    assert answer.headers["retry-after"] == "1"
+    assert 5 <= int(answer.headers["retry-after"]) <= 10
     assert len(ids(one)) == 10
 
 
@@ -366,11 +366,11 @@ def deliver():
 
 
 def test_the_sdk_understands_each_answer(collector, deliver):
-    one = collector(api_key=KEY, rate_limit=1.0)
+    one = collector(api_key=KEY, rate_limit=1.0)  # ten at once need ten seconds
     verdicts = [
         deliver(one.url, content)
         for content in (
-            b'{"events":[%b]}' % payload("a"),
+            b'{"events":[%b]}' % b",".join(payload(f"a{n}") for n in range(10)),
             b'{"events":[%b]}' % payload("b"),
             b'{"events":[',
             b'{"events":[' + b" " * BODY_LIMIT,
@@ -379,7 +379,7 @@ def test_the_sdk_understands_each_answer(collector, deliver):
     assert [found.verdict for found in verdicts] == [
         *(Verdict.DELIVERED, Verdict.LATER, Verdict.REJECTED, Verdict.TOO_LARGE),
     ]
-    assert verdicts[1].retry_after == 1.0
+    assert 5 <= verdicts[1].retry_after <= 10
     stranger = collector(api_key="sk_another")
     assert deliver(stranger.url, b'{"events":[]}').verdict is Verdict.UNAUTHORIZED
 
@@ -421,7 +421,7 @@ def test_a_key_that_is_refused_stops_the_sdk_and_shows_on_the_page(collector, ri
     wait_for(lambda: one.get("/api/now").json()["diagnosis"] == "key_rejected")
 
 
-def test_a_process_with_dev_alone_delivers_all_of_its_tasks(one):
+def test_a_process_with_dev_alone_delivers_all_of_its_tasks(one, spool_dir):
     run_python(
         """
         import celery, sluice
@@ -433,6 +433,8 @@ def test_a_process_with_dev_alone_delivers_all_of_its_tasks(one):
             charge.apply_async(task_id=f"task-{number}")
         """,
         SLUICE_DEV=one.url,
+        SLUICE_SHUTDOWN_TIMEOUT="30",  # the machine may be busy
+        SLUICE_SPOOL_DIR=str(spool_dir),  # all of them have one connection
         SLUICE_API_URL=None,
         SLUICE_API_KEY=None,
         SLUICE_CONNECTION_ID=None,

@@ -145,23 +145,25 @@ def listener(
     def begin() -> Listener:
         one = Listener(sa.make_url(postgres.url(database_name)), heard.append)
         begun.append(one)
-        wait_for(lambda: listens(postgres, database_name), 10, "it to listen")
+        wait_for(lambda: listeners(postgres, database_name), 20, "it to listen")
         return one
 
     yield begin
     for one in begun:
         one.close()
+        one._thread.join(20)
         assert not one._thread.is_alive()
 
 
-def listens(postgres: Postgres, database: str) -> bool:
+def listeners(postgres: Postgres, database: str) -> set[int]:
+    """The processes of the server by which somebody listens."""
     rows = postgres.query(
-        "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND query = 'LISTEN sluice'"
+        "SELECT pid FROM pg_stat_activity WHERE datname = %s AND query = 'LISTEN sluice'"
         " AND state = 'idle'",
         (database,),
         database="postgres",
     )
-    return bool(rows)
+    return {pid for (pid,) in rows}
 
 
 def test_a_change_is_heard_by_another_process_at_once(open_store, database_url, listener, heard):
@@ -195,7 +197,7 @@ def test_words_of_others_on_its_channel_are_passed_over(postgres, database_name,
     for payload in ("", "x", "-1", "1.5", "\u0665 x", "9" * 5000, "12"):
         postgres.query("SELECT pg_notify('sluice', %s)", (payload,), database=database_name)
     wait_for(lambda: 12 in heard, 5, "the number")
-    assert listens(postgres, database_name)
+    assert listeners(postgres, database_name)
 
 
 def test_a_listener_survives_the_end_of_its_connection(
@@ -203,8 +205,9 @@ def test_a_listener_survives_the_end_of_its_connection(
 ):
     kept = open_store({"database_url": database_url})
     listener()
+    ended = listeners(postgres, database_name)
     assert postgres.terminate(database_name, "LISTEN%") == 1
-    wait_for(lambda: listens(postgres, database_name), 10, "it to listen again")
+    wait_for(lambda: listeners(postgres, database_name) - ended, 20, "it to listen again")
     kept.take(job("t", "queued", T))
     wait_for(lambda: heard == [1], 5, "the number of the change")
 
@@ -245,7 +248,7 @@ def test_a_collector_survives_a_restart_of_the_server(
     wait_for(taken_in, 20, "the event to be taken in")
     jobs = one.get("/api/jobs").json()["jobs"]
     assert {shown["id"] for shown in jobs} == {"before", "meanwhile"}
-    wait_for(lambda: listens(own_postgres, "postgres"), 10, "it to listen again")
+    wait_for(lambda: listeners(own_postgres, "postgres"), 10, "it to listen again")
 
 
 # --- whole processes ------------------------------------------------------------------------------
@@ -329,9 +332,12 @@ def test_a_page_of_one_process_hears_of_what_another_took_in(two):
     assert [shown["id"] for shown in gotten(shows, "/api/jobs")["jobs"]] == ["t"]
 
 
-def test_it_hears_by_a_notification_and_not_only_by_looking(database_url, collector, monkeypatch):
+def test_it_hears_by_a_notification_and_not_only_by_looking(
+    postgres, database_name, database_url, collector, monkeypatch
+):
     monkeypatch.setattr(application, "_SOON", 3600.0)
     writes, shows = (collector(database_url=database_url) for _ in range(2))
+    wait_for(lambda: len(listeners(postgres, database_name)) == 2, 20, "both to listen")
     for number in range(1, 4):
         writes.post_events([job(f"t-{number}", "queued")])
         wait_for(

@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+from tests.harness.ports import free_port
+
 #: A status and what it says: JSON, or bytes as they are.
 Reply = tuple[int, Any]
 
@@ -33,7 +35,7 @@ class Stub:
     def __init__(self, answers: Mapping[str, Any] | None = None) -> None:
         self.answers: dict[str, Any] = {"health": {"status": "ok"}, **(answers or {})}
         self.asked: list[Asked] = []
-        self.port = 0
+        self.port = free_port()
         self.start()
 
     @property
@@ -72,7 +74,6 @@ class Stub:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
 

@@ -276,8 +276,8 @@ def test_it_waits_for_a_collector_that_is_restarted(tail, stub, feed):
     feed.add("again")
     wait_for(lambda: following.out)
     assert "again" in following.out[0]
+    wait_for(lambda: any("there again" in told for told in following.err))
     assert sum("Waiting for it" in told for told in following.err) == 1
-    assert any("there again" in told for told in following.err)
 
 
 def test_without_a_collector_it_does_not_begin(run, stub):

@@ -152,8 +152,8 @@ def test_what_a_dying_child_had_captured_is_delivered(
         args=(*QUIET, *DEATHS[how]),
         ingest_url=ingest.url,
         extra={
-            "SLUICE_FLUSH_INTERVAL": "5" if how == "not needed" else "2",
-            "AUTOSCALE_KEEPALIVE": "2",
+            "SLUICE_FLUSH_INTERVAL": "10" if how == "not needed" else "2",
+            "AUTOSCALE_KEEPALIVE": "4",
         },
     )
     first = {child.pid for child in worker.children()}
@@ -163,19 +163,24 @@ def test_what_a_dying_child_had_captured_is_delivered(
     end = "completed" if how in SURVIVED else "failed"
 
     def all_ended() -> bool:
+        seen.update(child.pid for child in worker.children())
         lines = timelines(ingest.events())
         return all(i in lines and lines[i].events[-1]["job"]["state"] == end for i in ids)
 
+    seen: set[int] = set()
+
     def all_dead() -> bool:
         here = {child.pid for child in worker.children()}
+        seen.update(here)
         return len(here) == 1 if how == "not needed" else not first & here
 
     wait_for(all_ended, 40, f"{ids} to have {end}")
     wait_for(all_dead, 40, "the children to have gone")
+    assert how != "not needed" or len(seen) > len(first), "there were more for a while"
     assert worker.stop().code == 0
     unread = [int(line.rpartition(" ")[2]) for line in worker.matching("unread: ")]
     assert len(unread) == 4
-    assert sum(unread) >= 50, "most of them were in the rings of the children alone"
+    assert sum(unread) >= 10, "some of them were in the rings of the children alone"
     sent = [line for line in timelines(ingest.events()).values() if line.sent and not line.told]
     assert len(sent) == 4 * 25
     assert {line.sent[0]["job"]["parentId"] for line in sent} == set(ids)

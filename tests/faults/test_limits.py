@@ -21,7 +21,7 @@ def send_limited(app, number):
     """Tasks that send others until their limit comes; the ids."""
     return [
         app.send_task(
-            "faults.send_until_stopped", (3.0,), soft_time_limit=random.uniform(0.3, 0.5)
+            "faults.send_until_stopped", (15.0,), soft_time_limit=random.uniform(0.6, 1.0)
         ).id
         for _ in range(number)
     ]
@@ -41,7 +41,7 @@ def test_the_limit_stops_every_task(number, start_worker, redis_broker, client, 
     lost = worker.matching("'not stopped")
     print(f"{len(lost)} of {number} limits were lost")
     assert len(worker.matching("'stopped'")) == number - len(lost)
-    assert len(lost) <= 2 + number // 20, "3 of 100 are usual"
+    assert len(lost) <= 4 + number // 20, "3 of 100 are usual"
     for line in lost:
         modules = line.partition("it came in ")[2].rstrip("'").split()
         assert modules

@@ -9,7 +9,7 @@ from sluice.testing import Answer
 from tests.doubles import run_python
 from tests.faults.web.servers import WebServer, gunicorn, uvicorn
 from tests.harness import environment, wait_for
-from tests.pools.waiting import sent_counts
+from tests.pools.waiting import PATIENT, sent_counts
 
 pytestmark = pytest.mark.redis
 
@@ -64,7 +64,7 @@ def sent(answers):
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_web_server(name, start, spool_dir, ingest):
     """Nothing is there until a task is sent; all is delivered when the server has ended."""
-    without, web = start(name, init=False), start(name)
+    without, web = start(name, init=False), start(name, extra=PATIENT)
     usual = {threads for _, threads, _ in without.ask_all("/quiet")}
     usual_master = psutil.Process(without.process.pid).num_threads()
     usual_end = without.process.stop()
@@ -112,7 +112,7 @@ def test_a_web_server_ends_in_time_when_the_api_hangs(name, start, spool_dir, in
 
 
 def test_a_management_command(start_process, surroundings, spool_dir, ingest):
-    settings = {"DJANGO_SETTINGS_MODULE": "tests.faults.web.shop.settings"}
+    settings = PATIENT | {"DJANGO_SETTINGS_MODULE": "tests.faults.web.shop.settings"}
 
     def order(number):
         argv = [sys.executable, "-m", "django", "order", str(number)]
@@ -132,7 +132,7 @@ def test_a_management_command(start_process, surroundings, spool_dir, ingest):
 def test_a_daemon_that_forks_its_workers(start_process, surroundings, spool_dir, ingest):
     """`init()` in a process that is gone when its grandchildren send, as under uWSGI."""
     argv = [sys.executable, "-m", "tests.faults.web.daemon", "20"]
-    daemon = start_process(argv, env=surroundings(), name="daemon")
+    daemon = start_process(argv, env=surroundings(extra=PATIENT), name="daemon")
     assert daemon.wait(20) == 0
     wait_for(lambda: not daemon._drain.is_alive(), 30, "the last process to close the output")
     quiet = [line.split()[1:] for line in daemon.matching("QUIET")]

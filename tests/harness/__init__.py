@@ -9,6 +9,7 @@
     folders.py    ring_folder: a folder on tmpfs, as in production
     front.py      Front: a port, or a proxy, in front of a server, that goes wrong on demand
     processes.py  Process: a child process whose output is drained and kept
+    stacks.py     where the threads and greenlets of a worker are that does not end
     missing.py    missing: skip a test for want of something, and fail it in CI
     waiting.py    wait_for: poll a condition, fail with what was last seen
     apps/         sample Celery apps that the workers run

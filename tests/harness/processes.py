@@ -90,7 +90,7 @@ class Process:
         """The output lines so far that contain `text`."""
         return [line for line in list(self.lines) if text in line]
 
-    def wait_line(self, text: str, timeout: float = 10.0, *, count: int = 1) -> list[str]:
+    def wait_line(self, text: str, timeout: float = 30.0, *, count: int = 1) -> list[str]:
         """Wait until `count` output lines contain `text`; fail at once if the process is gone."""
 
         def enough() -> list[str] | None:
@@ -112,8 +112,14 @@ class Process:
     def wait(self, timeout: float = 20.0) -> int:
         """Wait for the end and return the exit code; kill the group and fail after `timeout`.
 
-        A worker that is still there says where its threads are: Celery does so at a SIGUSR1.
+        A worker that is still there says at a SIGUSR1 where its threads and greenlets are.
         """
+        code = self._ended(timeout)
+        # A pool child that outlived its parent holds the pipe open: do not wait for it for long.
+        self._drain.join(2.0)
+        return code
+
+    def _ended(self, timeout: float) -> int:
         try:
             return self._popen.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -129,9 +135,8 @@ class Process:
         """Send `sig`, wait for the end and tell how it was; then `output` is complete."""
         start = time.monotonic()
         self.send_signal(sig)
-        code = self.wait(timeout)
+        code = self._ended(timeout)
         seconds = time.monotonic() - start
-        # A pool child that outlived its parent holds the pipe open: do not wait for it for long.
         self._drain.join(2.0)
         return Exit(code, seconds)
 

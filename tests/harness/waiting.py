@@ -11,7 +11,7 @@ INTERVAL = 0.02  # seconds between two looks: short beside a worker's start, che
 
 def wait_for(
     predicate: Callable[[], T],
-    timeout: float = 10.0,
+    timeout: float = 20.0,
     what: str | Callable[[], str] = "the condition",
 ) -> T:
     """Call `predicate` until it answers something true, and return that answer.

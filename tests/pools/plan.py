@@ -18,9 +18,11 @@ PLAIN = "received started succeeded"
 #: Celery's gevent pool can end a task since 5.5.
 TERMINATE = ("prefork", "gevent", "eventlet") if CELERY >= (5, 5) else ("prefork", "eventlet")
 HARD_LIMIT = ("prefork", "gevent")
-ETA = 2.5
+ETA = 6.0
 #: An ETA that leaves time to revoke the task, also where a worker is busy.
-LATER = 3.0
+LATER = 8.0
+#: Three heartbeats.
+SLOW = 6.0
 #: Sent when the revoking is done: a solo worker hears of nothing while it runs a long task.
 GATE = "the rest"
 
@@ -210,7 +212,7 @@ KINDS = (
         needs_redis=True,
     ),
     # Longer than the time between two heartbeats: one of them must say "busy".
-    Kind("slow", "basic.slow", args=(2.3,), gate=GATE),
+    Kind("slow", "basic.slow", args=(SLOW,), gate=GATE),
 )
 
 

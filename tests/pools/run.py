@@ -19,6 +19,7 @@ from tests.harness import Broker, Exit, Process, Worker, client_app, environment
 from tests.harness.folders import ring_folder
 from tests.pools.plan import GATE, Kind, kinds_for, messages, new_id
 from tests.pools.timeline import Event, Timeline, timelines, what
+from tests.pools.waiting import FAST, PATIENT
 
 CONCURRENCY = {"prefork": 3, "gevent": 20, "eventlet": 20, "threads": 4, "solo": 1}
 QUEUES = ["celery", "second", "third"]
@@ -188,7 +189,7 @@ def carry_out(pool: str, broker: Broker) -> Run:
             "result_url": broker.result_url,
             "ingest_url": ingest.url,
             "spool_dir": folder / "spool",
-            "extra": {"SLUICE_FLUSH_INTERVAL": "0.2"},
+            "extra": FAST | PATIENT,
         }
         worker = stack.enter_context(
             Worker(

@@ -15,6 +15,7 @@ from tests.pools.timeline import timelines, what
 from tests.pools.waiting import (
     FAILS,
     FAST,
+    PATIENT,
     PLAIN,
     RETRIES_ONCE,
     wait_lives,
@@ -200,7 +201,7 @@ def test_task_protocol_1(redis_broker, start_worker, spool_dir, ingest):
     plan = [
         {"kind": n, "gate": ".", "task": n, "args": [], "kwargs": {}, "options": {}} for n in names
     ]
-    plan.append(plan[0] | {"kind": "eta", "options": {"countdown": 1}})
+    plan.append(plan[0] | {"kind": "eta", "options": {"countdown": 5}})
     with sender(redis_broker, plan, spool_dir, spool_dir=spool_dir, **env) as script:
         assert script.wait() == 0
         sent = [line.split() for line in script.matching("SENT ") if line.startswith("SENT")]
@@ -254,7 +255,7 @@ def beat(redis_broker, start_worker, tmp_path, ingest):
         args=("-B", "-s", str(tmp_path / "schedule")),
         ingest_url=ingest.url,
         conf={"beat_schedule": schedule},
-        extra=FAST,
+        extra=FAST | PATIENT,
     )
 
     def sent():
@@ -293,11 +294,11 @@ def test_autoscale(redis_broker, start_worker, spool_dir, client, ingest):
         concurrency=1,
         args=("--autoscale=4,1", *QUIET),
         ingest_url=ingest.url,
-        extra=FAST | {"AUTOSCALE_KEEPALIVE": "0.5"},
+        extra=FAST | {"AUTOSCALE_KEEPALIVE": "4"},
     )
     assert ring_files(spool_dir) == 2
     app = client(redis_broker)
-    busy = [app.send_task("basic.slow", (3.0,)).id for _ in range(4)]
+    busy = [app.send_task("basic.slow", (6.0,)).id for _ in range(4)]
     wait_told(ingest, dict.fromkeys(busy, ("received started",)))
     assert ring_files(spool_dir) == 5
     wait_for(lambda: max(w["concurrency"] for w in workers(ingest)) == 4, 10, "4 in a heartbeat")
@@ -310,7 +311,7 @@ def test_autoscale(redis_broker, start_worker, spool_dir, client, ingest):
 
     wait_for(lambda: len(sent()) >= 40, 10, "what the children sent")
     wait_lives(ingest, {line.task_id: PLAIN for line in sent()}, sent=True)
-    wait_for(lambda: len(worker.children()) == 1, 20, "the pool to shrink")
+    wait_for(lambda: len(worker.children()) == 1, 40, "the pool to shrink")
     wait_for(lambda: ring_files(spool_dir) == 2, 10, "the rings of the dead to go")
     wait_for(lambda: workers(ingest)[-1]["concurrency"] == 1, 10, "1 in a heartbeat")
     worker.stop()
@@ -358,6 +359,28 @@ def test_tasks_of_modules_that_a_worker_loads_later(redis_broker, start_worker, 
     worker.wait_line("tests.pools.apps.later is here", 20)
     wait_lives(ingest, {app.send_task("later.ok").id: PLAIN})
     assert worker.stop().code == 0
+
+
+@pytest.mark.rabbitmq
+def test_a_chord_from_a_child_on_rabbitmq(
+    rabbitmq_broker, redis_broker, start_worker, client, ingest
+):
+    """With its results in Redis: those that RabbitMQ carries cannot be counted."""
+    start_worker(
+        rabbitmq_broker, result_url=redis_broker.url, args=QUIET, ingest_url=ingest.url, extra=FAST
+    )
+    parent = client(rabbitmq_broker).send_task("basic.canvas", ("chord",)).id
+
+    def parts():
+        """What follows is sent by a child too: that which ran the last of the three."""
+        lines = timelines(ingest.events()).values()
+        return [line for line in lines if line.sent and line.sent[0]["job"]["rootId"] == parent]
+
+    wait_for(lambda: len(parts()) == 4, 20, "three parts and what follows them")
+    wait_lives(ingest, {parent: PLAIN})
+    wait_lives(ingest, {line.task_id: PLAIN for line in parts()}, sent=True)
+    names = [line.sent[0]["job"]["name"] for line in parts()]
+    assert sorted(names) == ["basic.no_result"] + ["basic.ok"] * 3
 
 
 def test_a_new_child_for_every_task(redis_broker, start_worker, spool_dir, client, ingest):

@@ -4,16 +4,18 @@ Every argument, keyword argument, result and header has the word CANARY in it, a
 digits of NUMBER. The API is held back while the tasks run, so that everything is in the ring files.
 """
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from sluice.testing import Answer, IngestServer
-from tests.harness import API_KEY, Worker, client_app, wait_for
+from tests.harness import API_KEY, POOLS, Worker, client_app, wait_for
 from tests.harness.brokers import valkey_space
-from tests.pools.plan import GATE, Kind, messages, new_id
+from tests.pools.plan import GATE, HARD_LIMIT, Kind, messages, new_id
 from tests.pools.run import send_invalid, sender, sent_by
 from tests.pools.timeline import Timeline, timelines, what
 from tests.pools.waiting import FAILS, FAST, PLAIN, wait_lives
@@ -33,7 +35,7 @@ IGNORED = ("received started ignored",)
 RETRIED = ("received started retried",)
 
 
-def kind(name, task, attempts, *args, pools=("prefork", "gevent"), **more):
+def kind(name, task, attempts, *args, pools=POOLS, **more):
     options = {"headers": {"x-tenant": "CANARY-header"}, **more.pop("options", {})}
     kwargs = {"more": MORE | more}
     return Kind(name, task, attempts, args, kwargs, options=options, pools=pools)
@@ -60,7 +62,7 @@ KINDS = [
     kind("then ok", "private.again", (*RETRIED, *PLAIN), "then ok", CANARY),
     kind("exceed", "private.again", (*RETRIED, *FAILS), "exceed", CANARY),
     kind("exceed, own", "private.again", (*RETRIED, *FAILS), "exceed, own", CANARY),
-    kind("hard limit", "private.sleep", FAILS, CANARY),
+    kind("hard limit", "private.sleep", FAILS, CANARY, pools=HARD_LIMIT),
     kind("soft limit", "private.sleep_softly", FAILS, CANARY, pools=("prefork",)),
     kind("sends", "private.send", PLAIN, CANARY),
     kind("expired", "private.use", ("revoked",), "return", CANARY, options={"expires": 0.001}),
@@ -104,7 +106,7 @@ def leave_traces(pool: str, broker, folder: Path, kinds: list[Kind]) -> Traces:
         if not held.is_set():  # one refusal, so that there is something to log
             held.set()
             return Answer(503)
-        gate.wait(9)
+        gate.wait(40)
         return Answer()
 
     env = {
@@ -112,7 +114,7 @@ def leave_traces(pool: str, broker, folder: Path, kinds: list[Kind]) -> Traces:
         "spool_dir": folder / "spool",
         "extra": FAST | {"SLUICE_DEBUG": "1", "SLUICE_LOG": str(folder / "log")},
     }
-    env["extra"]["PLAN_APP"] = "tests.pools.apps.private"
+    env["extra"] |= {"PLAN_APP": "tests.pools.apps.private", "SLUICE_REQUEST_TIMEOUT": "5,45"}
     with (
         IngestServer() as ingest,
         client_app(broker.url, broker.result_url) as client,
@@ -137,17 +139,22 @@ def leave_traces(pool: str, broker, folder: Path, kinds: list[Kind]) -> Traces:
             for pid in processes:
                 traces.command_lines += Path(f"/proc/{pid}/cmdline").read_text()
 
+            def contents(pattern: str) -> Iterator[bytes]:
+                for path in (folder / "spool").glob(pattern):
+                    with contextlib.suppress(FileNotFoundError):  # of a child that was killed
+                        yield path.read_bytes()
+
             def all_there() -> bool:
                 """Every last event is in the ring of MAIN."""
-                traces.rings = [path.read_bytes() for path in (folder / "spool").glob("*.ring")]
-                traces.signs += [path.read_bytes() for path in (folder / "spool").glob("*.alive")]
+                traces.rings = list(contents("*.ring"))
+                traces.signs += contents("*.alive")
                 text = b"".join(traces.rings)
                 return all(
                     text.count(task_id.encode()) >= len(" ".join(attempts).split())
                     for task_id, attempts in lives.items()
                 )
 
-            wait_for(all_there, 8, "all events in the ring files")
+            wait_for(all_there, 30, "all events in the ring files")
             gate.set()
             traces.lines = wait_lives(ingest, lives, sent=True)
             assert worker.stop().code == 0
@@ -162,10 +169,7 @@ def leave_traces(pool: str, broker, folder: Path, kinds: list[Kind]) -> Traces:
 @pytest.fixture(
     scope="module",
     # Those of one worker in one process, or each process would make its own.
-    params=[
-        pytest.param(pool, marks=pytest.mark.xdist_group(f"traces-{pool}"))
-        for pool in ("prefork", "gevent")
-    ],
+    params=[pytest.param(pool, marks=pytest.mark.xdist_group(f"traces-{pool}")) for pool in POOLS],
 )
 def traces(request, valkey, tmp_path_factory):
     kinds = [kind for kind in KINDS if request.param in kind.pools]

@@ -14,7 +14,7 @@ from sluice.testing import Answer
 from tests.harness import environment, wait_for
 from tests.harness.front import Front
 from tests.pools.timeline import unix
-from tests.pools.waiting import FAST, sent_counts
+from tests.pools.waiting import FAST, PATIENT, sent_counts
 
 pytestmark = pytest.mark.redis
 
@@ -29,7 +29,10 @@ def produce(redis_broker, start_process, spool_dir, ingest):
     def run(how, number=1, patched_by="nobody", extra=None, url=None):
         argv = [sys.executable, "-m", "tests.pools.apps.produce", patched_by, how, str(number)]
         env = environment(
-            redis_broker.url, ingest_url=url or ingest.url, spool_dir=spool_dir, extra=extra
+            redis_broker.url,
+            ingest_url=url or ingest.url,
+            spool_dir=spool_dir,
+            extra=PATIENT | (extra or {}),
         )
         return start_process(argv, env=env, name=how)
 
@@ -133,14 +136,14 @@ def test_beat(redis_broker, start_process, spool_dir, tmp_path, ingest):
         ingest_url=ingest.url,
         spool_dir=spool_dir,
         conf={"beat_schedule": schedule},
-        extra=FAST,
+        extra=FAST | {"SLUICE_SHUTDOWN_TIMEOUT": "60"},
     )
     argv += ["-s", str(tmp_path / "schedule"), "--pidfile", "", "-l", "INFO"]
     beat = start_process(argv, env=env, name="beat")
     wait_for(lambda: len(sent_counts(ingest)) >= 2, 30, "two tasks told of, right after each")
-    end = beat.stop()
+    end = beat.stop(timeout=40)
     assert end.code == 0
-    assert end.seconds < TIMEOUT + 1
+    assert end.seconds < 15
     with redis_broker.server.client(redis_broker.space) as valkey:
         queued = [json.loads(m)["headers"]["id"] for m in valkey.lrange("celery", 0, -1)]
     assert sent_counts(ingest) == dict.fromkeys(queued, 1)
@@ -175,7 +178,8 @@ def test_a_script_ends_in_time_when_the_api(
 ):
     ingest.answer = Answer(fault="hang")
     url = ingest.url if trouble == "hangs" else silent_url
-    script = produce("send", 5, patched_by, url=url)
+    in_time = {"SLUICE_SHUTDOWN_TIMEOUT": str(TIMEOUT)}
+    script = produce("send", 5, patched_by, url=url, extra=in_time)
     script.wait_line("LAST WORD", 20)
     begin = time.monotonic()
     assert script.wait(20) == 0
@@ -193,4 +197,4 @@ def test_a_flush_returns_as_soon_as_all_is_delivered(patched_by, produce, ingest
     script = produce("flush", 1, patched_by, extra={"SLUICE_FLUSH_INTERVAL": "30"})
     assert script.wait(30) == 0
     (line,) = script.matching("SLOWEST")
-    assert float(line.split()[1]) < 1
+    assert float(line.split()[1]) < 10

@@ -8,6 +8,7 @@ import pytest
 
 from sluice.testing import Answer, IngestServer
 from tests.harness import API_KEY, QUIET, Worker, wait_for
+from tests.harness.ports import free_port
 from tests.pools.timeline import Timeline, subject, timelines, what
 from tests.pools.waiting import FAST, PLAIN, wait_lives, workers
 
@@ -155,7 +156,7 @@ def test_a_refused_key_is_one_line_and_nothing_else(
 def test_events_of_an_outage_arrive_in_order_when_it_is_over(
     pool, redis_broker, start_worker, client
 ):
-    first = IngestServer()
+    first = IngestServer(port=free_port())
     first.close()
     worker = start_worker(redis_broker, pool=pool, args=QUIET, ingest_url=first.url, extra=FAST)
     app = client(redis_broker)

@@ -7,6 +7,8 @@ from tests.harness import wait_for
 from tests.pools.timeline import Event, Timeline, timelines, what
 
 FAST = {"SLUICE_FLUSH_INTERVAL": "0.2"}
+#: Where the API is well and all must be delivered at the end, however busy the machine is.
+PATIENT = {"SLUICE_SHUTDOWN_TIMEOUT": "15"}
 PLAIN = ("received started succeeded",)
 FAILS = ("received started failed",)
 RETRIES_ONCE = ("received started retried", "received started succeeded")

@@ -28,7 +28,8 @@ assert pool.spawn(lambda: 42).get(timeout=10) == 42
 assert pool.maxsize == before
 assert ran == []  # what was in the queue is withdrawn
 start()
-gevent.sleep(0.2)
+with gevent.Timeout(20):
+    while not ran: gevent.sleep(0.01)
 assert (ran, len(refused)) == ([True], 2)
 """
 
@@ -55,6 +56,9 @@ def start_some(self):
     start_thread(self)
 ran, refused = [], []
 def start(): EventletThread().start(lambda: ran.append(True), refused.append)
+def wait_until_ran(number):
+    with eventlet.Timeout(20):
+        while len(ran) < number: eventlet.sleep(0.01)
 """
 
 
@@ -71,7 +75,7 @@ def test_eventlet_leaves_no_half_of_a_pool():
         tpool.threading.Thread.start = start_thread
         assert tpool.execute(lambda: 42) == 42
         start()
-        eventlet.sleep(0.2)
+        wait_until_ran(1)
         assert (ran, len(refused)) == ([True], 1)
         for thread in started: thread.join(10)  # those of the half
         assert not any(thread.is_alive() for thread in started)
@@ -84,12 +88,12 @@ def test_eventlet_without_a_hub_gets_a_thread_of_its_own():
     eventlet(
         """
         tpool.execute(start)
-        eventlet.sleep(0.2)
+        wait_until_ran(1)
         assert (ran, refused) == ([True], [])
         native = tpool.threading.Thread(target=start)
         native.start()
         native.join(10)
-        eventlet.sleep(0.2)
+        wait_until_ran(2)
         assert (ran, refused) == ([True, True], [])
         assert tpool.execute(lambda: 42) == 42
         """

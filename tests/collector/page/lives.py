@@ -10,6 +10,13 @@ from playwright.sync_api import Page
 from tests.collector.wire import Wire, job
 from tests.harness import wait_for
 
+#: Keeps the texts that a button shows for a while, in `texts`.
+NOTE_TEXTS = """(button) => {
+  button.texts = [];
+  new MutationObserver(() => button.texts.push(button.textContent)).observe(button, {
+    childList: true, characterData: true, subtree: true });
+}"""
+
 
 def ended(
     task: str, at: float, *, wait: float = 1.0, run: float = 1.0, **fields: Any

@@ -7,7 +7,7 @@ import time
 import pytest
 from playwright.sync_api import expect
 
-from tests.collector.page.lives import wait_listed
+from tests.collector.page.lives import NOTE_TEXTS, wait_listed
 from tests.collector.wire import job, worker
 
 pytestmark = pytest.mark.xdist_group("page")
@@ -28,8 +28,10 @@ def test_nothing_was_received(one, visit):
             "sluice doctor",
         ):
             expect(told.get_by_text(line, exact=True)).to_be_visible()
-    told.get_by_role("button", name="Copy").first.click()
-    expect(told.get_by_role("button", name="Copied")).to_be_visible()
+    button = told.get_by_role("button", name="Copy").first.element_handle()
+    button.evaluate(NOTE_TEXTS)
+    button.click()
+    page.wait_for_function("(button) => button.texts.includes('Copied')", arg=button)
     assert page.evaluate("() => navigator.clipboard.readText()") == f"export SLUICE_DEV={one.url}"
 
 

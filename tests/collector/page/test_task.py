@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import expect
 
-from tests.collector.page.lives import ended, failed, wait_listed
+from tests.collector.page.lives import NOTE_TEXTS, ended, failed, wait_listed
 from tests.collector.wire import job
 
 pytestmark = pytest.mark.xdist_group("page")
@@ -84,8 +84,10 @@ def test_a_traceback_is_copied_as_it_is(one, visit):
     page = visit(one, "/?view=task&id=a", permissions=["clipboard-read", "clipboard-write"])
     error = page.locator("#error")
     expect(error).to_contain_text("KeyError: 'é <b>'")
-    error.get_by_role("button", name="Copy traceback").click()
-    expect(error.get_by_role("button")).to_have_text("Copied")
+    button = error.get_by_role("button", name="Copy traceback").element_handle()
+    button.evaluate(NOTE_TEXTS)
+    button.click()
+    page.wait_for_function("(button) => button.texts.includes('Copied')", arg=button)
     assert page.evaluate("() => navigator.clipboard.readText()") == (
         "Traceback (most recent call last):\n  File \"app.py\", line 7\nKeyError: 'é <b>'"
     )

@@ -14,9 +14,11 @@ from typing import Any
 
 from celery import Celery, Task, chain, chord, group
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
-from celery.signals import worker_init
+from celery.signals import worker_init, worker_ready
 from celery.utils.log import get_task_logger
 from celery.worker.request import Request
+
+from tests.harness.stacks import tell_at_usr1
 
 app = Celery(
     "basic",
@@ -38,6 +40,7 @@ if os.environ.get("SLUICE_TEST_INIT") != "0":
     sluice.init()
 
 logger = get_task_logger(__name__)
+worker_ready.connect(tell_at_usr1)
 
 
 # --- the plain ways -------------------------------------------------------------------------------
