@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import posix
 import select
@@ -20,11 +19,12 @@ def bell():
     return Bell()
 
 
-def close(bell: Bell) -> list[int]:
-    """As `os.closerange` does, with pipes of somebody else's in their place afterwards."""
-    ends = [bell._read_end, bell._write_end]
-    for end in ends:
-        os.close(end)
+def replace(bell: Bell) -> tuple[int, int]:
+    """Close both, as `os.closerange` does, and give their numbers to somebody else's pipe."""
+    ends = bell._read_end, bell._write_end
+    for number, theirs in zip(ends, os.pipe(), strict=True):
+        os.dup2(theirs, number)
+        os.close(theirs)
     return ends
 
 
@@ -63,8 +63,7 @@ def find(descriptor):
 
 def test_a_bell_that_somebody_closed_reads_nothing_of_theirs_and_passes_its_time(bell):
     wait, watch = bell.waiter(select), bell.watcher(select)
-    close(bell)
-    read_end, write_end = os.pipe()
+    read_end, write_end = replace(bell)
     os.write(write_end, b"theirs")
     begun = time.monotonic()
     assert wait(0.1) is watch(0.1) is False
@@ -76,15 +75,13 @@ def test_a_bell_that_somebody_closed_reads_nothing_of_theirs_and_passes_its_time
 
 
 def test_the_end_closes_nothing_of_theirs(bell):
-    gc.collect()  # what other tests have left may have numbers too
-    ends = close(bell)
+    read_end, write_end = replace(bell)
     bell.close()
-    theirs = os.pipe()
-    assert set(theirs) == set(ends), "the numbers are used again"
-    bell.close()
-    os.write(theirs[1], b"theirs")
-    for end in theirs:
+    os.write(write_end, b"theirs")
+    assert os.read(read_end, 100) == b"theirs"
+    for end in (read_end, write_end):
         os.close(end)
+    bell.close()
 
 
 def test_no_descriptor_of_ours_is_a_standard_one(tmp_path):

@@ -1,6 +1,7 @@
 """The harness works by itself: with Sluice out of the picture, every pool runs on every broker."""
 
 import gc
+import os
 import signal
 
 import celery.exceptions
@@ -126,6 +127,14 @@ def test_the_environment_of_a_worker_is_its_own(monkeypatch):
     env = environment("memory://", extra={"SLUICE_STRICT": "0", "SLUICE_API_KEY": None})
     assert not {"HTTPS_PROXY", "SLUICE_DEBUG", "SLUICE_API_KEY"} & env.keys()
     assert env["SLUICE_STRICT"] == "0"
+
+
+@pytest.mark.xdist_group("one process")
+def test_what_belongs_together_runs_in_one_process(request):
+    """A version of pytest that xdist does not know yet runs them anywhere, and says nothing."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("there is one process")
+    assert request.node.nodeid.endswith("@one process")
 
 
 def test_a_wait_that_fails_says_what_for():
