@@ -132,6 +132,10 @@ def test_refuses_a_wrong_key_path_and_method() -> None:
         json.dumps({"events": [job_event(name="x" * 1025)]}).encode(),
         json.dumps({"events": [job_event() | {"queue": {"name": "q"}}]}).encode(),
     ],
+    ids=[
+        *("no JSON", "a list", "no list", "nothing", "no object"),
+        *("a state", "a name", "two subjects"),
+    ],
 )
 def test_refuses_what_breaks_the_contract(server: IngestServer, body: bytes) -> None:
     with connect(server) as client:
